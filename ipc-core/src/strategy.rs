@@ -1,0 +1,131 @@
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use crate::Wait;
+
+/// How an end waits for its peer.
+///
+/// A wake between two cores costs tens of microseconds on a virtual machine; a look at a cache
+/// line costs a tenth of one, a polling system call about one. So it pays to look for a while
+/// before sleeping, if the peer is about to answer, and it costs the peer its processor if not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WaitStrategy {
+    /// Sleep in the kernel at once. The least processor time.
+    Block,
+    /// Look without sleeping for [`SPIN_LIMIT`], then sleep; on a single processor, sleep at once.
+    /// The least latency while messages keep coming, at the price of a busy processor.
+    Spin,
+    /// Look for as long as that has paid lately, at most [`ADAPTIVE_LIMIT`], then sleep.
+    #[default]
+    Adaptive,
+}
+
+/// How long [`WaitStrategy::Spin`] looks before it sleeps all the same: long enough that a peer
+/// which is running answers within it, short enough that a peer which needs this processor gets it.
+pub const SPIN_LIMIT: Duration = Duration::from_millis(2);
+
+/// How long [`WaitStrategy::Adaptive`] looks at most: about the price of one wake.
+pub const ADAPTIVE_LIMIT: Duration = Duration::from_micros(50);
+
+/// After this many waits without a look, [`WaitStrategy::Adaptive`] tries once whether looking
+/// pays again.
+const PROBE_EVERY: u32 = 32;
+
+/// Looks at a monotonic clock (about 28 ns through the vDSO) at every so many attempts.
+const LOOKS_PER_CLOCK: u32 = 32;
+
+/// The memory of one end's waiting: its strategy and what looking has brought lately.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    strategy: WaitStrategy,
+    /// Adaptive only: how long the next look may take, from zero to [`ADAPTIVE_LIMIT`].
+    budget: Duration,
+    /// Adaptive only: waits since the last look.
+    skipped: u32,
+}
+
+impl Waiter {
+    /// A waiter that has learnt nothing yet.
+    #[must_use]
+    pub fn new(strategy: WaitStrategy) -> Self {
+        Self { strategy, budget: ADAPTIVE_LIMIT, skipped: 0 }
+    }
+
+    /// The strategy it was made with.
+    #[must_use]
+    pub fn strategy(&self) -> WaitStrategy {
+        self.strategy
+    }
+
+    /// Looks for something without sleeping, as long as the strategy and `wait` allow: calls
+    /// `attempt` until it gives a value or the time is up. `None` says: now sleep.
+    ///
+    /// The caller has made one attempt of its own before. `attempt` should take well under
+    /// [`ADAPTIVE_LIMIT`]; it is followed by a pause instruction.
+    ///
+    /// # Errors
+    /// The first error of `attempt`.
+    #[inline]
+    pub fn look<T, E>(
+        &mut self,
+        wait: Wait,
+        mut attempt: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let budget = self.start(wait);
+        if budget.is_zero() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        loop {
+            for _ in 0..LOOKS_PER_CLOCK {
+                std::hint::spin_loop();
+                if let Some(found) = attempt()? {
+                    self.paid();
+                    return Ok(Some(found));
+                }
+            }
+            if started.elapsed() >= budget {
+                self.failed();
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How long the next look may take.
+    fn start(&mut self, wait: Wait) -> Duration {
+        if *SINGLE_PROCESSOR {
+            return Duration::ZERO;
+        }
+        let budget = match self.strategy {
+            WaitStrategy::Block => return Duration::ZERO,
+            WaitStrategy::Spin => SPIN_LIMIT,
+            WaitStrategy::Adaptive if self.budget.is_zero() => {
+                self.skipped += 1;
+                if self.skipped < PROBE_EVERY {
+                    return Duration::ZERO;
+                }
+                self.skipped = 0;
+                ADAPTIVE_LIMIT
+            }
+            WaitStrategy::Adaptive => self.budget,
+        };
+        wait.remaining().map_or(budget, |left| budget.min(left))
+    }
+
+    fn paid(&mut self) {
+        self.budget = ADAPTIVE_LIMIT;
+    }
+
+    /// Four failures in a row end the looking: 50, 25, 12, 6 us.
+    fn failed(&mut self) {
+        self.budget /= 2;
+        if self.budget < ADAPTIVE_LIMIT / 8 {
+            self.budget = Duration::ZERO;
+        }
+    }
+}
+
+/// Whether this process may run on one processor only, where looking keeps the peer from running.
+/// Read once: a process that changes its affinity later keeps the first answer.
+static SINGLE_PROCESSOR: LazyLock<bool> =
+    LazyLock::new(|| rustix::thread::sched_getaffinity(None).is_ok_and(|set| set.count() == 1));
