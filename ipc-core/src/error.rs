@@ -28,7 +28,10 @@ macro_rules! from_io {
         impl $error {
             /// An error of the system call `call` that has no name of its own here.
             pub fn io(call: &'static str, source: impl Into<io::Error>) -> Self {
-                Self::Io { call, source: source.into() }
+                Self::Io {
+                    call,
+                    source: source.into(),
+                }
             }
         }
 
@@ -146,7 +149,10 @@ impl fmt::Display for RecvError {
                 "the sending process died; every message it had committed was delivered",
             ),
             Self::BufferTooSmall { needed } => {
-                write!(f, "the next message has {needed} B; receive it with a buffer that large")
+                write!(
+                    f,
+                    "the next message has {needed} B; receive it with a buffer that large"
+                )
             }
             Self::Corrupt { what } => corrupt(f, what),
             Self::Limit(limit) => limit.fmt(f),

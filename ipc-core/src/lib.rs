@@ -1,1 +1,31 @@
-//! Work in progress.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("these crates speak to the Linux kernel");
+
+mod capabilities;
+mod channel;
+mod error;
+pub mod handoff;
+pub mod lifeline;
+mod limits;
+mod name;
+pub mod rendezvous;
+mod strategy;
+pub mod wait;
+
+pub use capabilities::{
+    Arity, BackPressure, Boundaries, Capabilities, Consumers, DeathNotice, Empty, Order, Readiness,
+    Retention,
+};
+pub use channel::{Channel, Listener, Pollable, Receiver, Sender, Tunable};
+pub use error::{Limit, OpenError, RecvError, SendError};
+#[cfg(feature = "serde")]
+pub use handoff::End;
+pub use handoff::{Handoff, Parts};
+pub use limits::Limits;
+pub use name::{Name, NameLock, check as check_ownership};
+pub use strategy::{ADAPTIVE_LIMIT, SPIN_LIMIT, WaitStrategy, Waiter};
+pub use wait::Wait;

@@ -48,7 +48,11 @@ impl Waiter {
     /// A waiter that has learnt nothing yet.
     #[must_use]
     pub fn new(strategy: WaitStrategy) -> Self {
-        Self { strategy, budget: ADAPTIVE_LIMIT, skipped: 0 }
+        Self {
+            strategy,
+            budget: ADAPTIVE_LIMIT,
+            skipped: 0,
+        }
     }
 
     /// The strategy it was made with.

@@ -1,3 +1,5 @@
+//! How long a call may wait, and the one sleep that all mechanisms share.
+
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,9 @@ impl Wait {
     /// Waits at most this long from now; a time beyond the clock's range is [`Wait::Forever`].
     #[must_use]
     pub fn at_most(timeout: Duration) -> Self {
-        Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
+        Instant::now()
+            .checked_add(timeout)
+            .map_or(Self::Forever, Self::Until)
     }
 
     /// What is left, `None` for no end.

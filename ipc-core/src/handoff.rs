@@ -1,0 +1,216 @@
+//! How an end becomes descriptors and a few bytes, and an end again in another process.
+
+#[cfg(feature = "serde")]
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::OpenError;
+
+/// What an end consists of outside a process: descriptors and a few bytes.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The descriptors, close-on-exec, in an order that the mechanism knows.
+    pub descriptors: Vec<OwnedFd>,
+    /// The mechanism's own record of options and of messages already read in.
+    pub data: Vec<u8>,
+}
+
+/// An end that can move to another process.
+///
+/// Both forms are the same end: whoever goes on using the old one after [`release`](Self::release)
+/// breaks the channel.
+pub trait Handoff: Sized {
+    /// The parts of this end, with duplicated descriptors.
+    ///
+    /// # Errors
+    /// What `fcntl(2)` with `F_DUPFD_CLOEXEC` reports, such as EMFILE.
+    fn to_parts(&self) -> io::Result<Parts>;
+
+    /// Makes the drop of this copy a silent one: the peer is not told that the end was closed,
+    /// because it lives on elsewhere.
+    fn release(&self);
+
+    /// Turns this end into parts, which another process turns back into an end.
+    ///
+    /// # Errors
+    /// As [`to_parts`](Self::to_parts); the end is then closed.
+    fn into_parts(self) -> io::Result<Parts> {
+        let parts = self.to_parts()?;
+        self.release();
+        Ok(parts)
+    }
+
+    /// Takes an end over. Parts are input: descriptors and bytes are checked before use.
+    ///
+    /// # Errors
+    /// `Untrusted` or `Incompatible` when they are not the parts of such an end, `Io`.
+    fn from_parts(parts: Parts) -> Result<Self, OpenError>;
+}
+
+#[cfg(feature = "serde")]
+thread_local! {
+    /// The descriptors of the value that this thread is just encoding or decoding.
+    static TABLE: RefCell<Option<Vec<Option<OwnedFd>>>> = const { RefCell::new(None) };
+}
+
+/// Why a value could not be encoded or decoded.
+#[cfg(feature = "serde")]
+#[derive(Debug)]
+pub struct CodecError(postcard::Error);
+
+#[cfg(feature = "serde")]
+impl std::fmt::Display for CodecError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the value does not fit its encoding: {}", self.0)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl std::error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Encodes a value with the channel ends inside it, by `postcard`. The ends leave the value: it
+/// is good for nothing but being dropped.
+///
+/// # Errors
+/// When `serde` or the descriptors refuse; the ends that were reached are then lost, which their
+/// peers see as a death.
+#[cfg(feature = "serde")]
+pub fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Parts, CodecError> {
+    let outer = TABLE.replace(Some(Vec::new()));
+    let data = postcard::to_stdvec(value);
+    let table = TABLE.replace(outer).unwrap_or_default();
+    Ok(Parts {
+        descriptors: table.into_iter().flatten().collect(),
+        data: data.map_err(CodecError)?,
+    })
+}
+
+/// Decodes what [`encode`] made. The bytes are input: any bytes give a value or an error.
+///
+/// # Errors
+/// When they are not such a value. Descriptors that no end claimed are closed.
+#[cfg(feature = "serde")]
+pub fn decode<T: serde::de::DeserializeOwned>(parts: Parts) -> Result<T, CodecError> {
+    let table = parts.descriptors.into_iter().map(Some).collect();
+    let outer = TABLE.replace(Some(table));
+    let value = postcard::from_bytes(&parts.data);
+    TABLE.set(outer);
+    value.map_err(CodecError)
+}
+
+/// A channel end as a `serde` value, for code that is generic over mechanisms. With the `serde`
+/// feature of a mechanism crate its ends are such values themselves.
+#[cfg(feature = "serde")]
+#[derive(Debug)]
+pub struct End<E>(E);
+
+#[cfg(feature = "serde")]
+impl<E> End<E> {
+    /// Wraps an end for the journey.
+    pub fn new(end: E) -> Self {
+        Self(end)
+    }
+
+    /// The end, after the journey.
+    pub fn into_inner(self) -> E {
+        self.0
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<E: Handoff> serde::Serialize for End<E> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.0, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de, E: Handoff> serde::Deserialize<'de> for End<E> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer).map(Self)
+    }
+}
+
+/// Moves an end into the value that is being [encoded](encode).
+///
+/// # Errors
+/// Outside `encode`, where there is nowhere to put the descriptors, or when duplicating them
+/// fails.
+#[cfg(feature = "serde")]
+pub fn serialize<E: Handoff, S: serde::Serializer>(
+    end: &E,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    use serde::ser::Error;
+    let parts = end.to_parts().map_err(S::Error::custom)?;
+    let first = TABLE.with_borrow_mut(|table| {
+        let table = table.as_mut().ok_or_else(|| {
+            S::Error::custom("a channel end travels only as an argument or result of a process")
+        })?;
+        let first = table.len();
+        table.extend(parts.descriptors.into_iter().map(Some));
+        Ok(first..table.len())
+    })?;
+    end.release();
+    serde::Serialize::serialize(&(first.start, first.len(), parts.data), serializer)
+}
+
+/// Takes an end out of the value that is being [decoded](decode).
+///
+/// # Errors
+/// When the value does not hold such an end.
+#[cfg(feature = "serde")]
+pub fn deserialize<'de, E: Handoff, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<E, D::Error> {
+    use serde::de::Error;
+    let (first, count, data): (usize, usize, Vec<u8>) =
+        serde::Deserialize::deserialize(deserializer)?;
+    let descriptors = TABLE.with_borrow_mut(|table| {
+        let slots = first
+            .checked_add(count)
+            .and_then(|end| table.as_mut()?.get_mut(first..end))
+            .ok_or_else(|| D::Error::custom("a channel end names descriptors that did not come"))?;
+        slots
+            .iter_mut()
+            .map(|slot| {
+                slot.take()
+                    .ok_or_else(|| D::Error::custom("a descriptor came twice"))
+            })
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    E::from_parts(Parts { descriptors, data }).map_err(D::Error::custom)
+}
+
+/// Makes ends `serde` values, so that they travel as arguments and results of processes.
+#[cfg(feature = "serde")]
+#[macro_export]
+macro_rules! impl_serde_handoff {
+    ($($end:ty),+ $(,)?) => {$(
+        impl $crate::handoff::serde::Serialize for $end {
+            fn serialize<S: $crate::handoff::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                $crate::handoff::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> $crate::handoff::serde::Deserialize<'de> for $end {
+            fn deserialize<D: $crate::handoff::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                $crate::handoff::deserialize(deserializer)
+            }
+        }
+    )+};
+}
+
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub use serde;
