@@ -1,0 +1,163 @@
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+
+use crate::frame::{self, Front, HEADER, PIPE_BUF};
+use crate::notes::Notes;
+use crate::{Options, sys};
+
+/// What one read takes in at most while frames are short: the kernel's default pipe.
+const INTAKE: usize = 16 * PIPE_BUF;
+
+/// The reading end of a pipe.
+#[derive(Debug)]
+pub struct Receiver {
+    pub(crate) pipe: OwnedFd,
+    pub(crate) notes: Notes,
+    pub(crate) waiter: Waiter,
+    pub(crate) max_message: usize,
+    pub(crate) capacity: usize,
+    pub(crate) released: Cell<bool>,
+    /// Bytes read in and not yet handed out are `buffer[start..end]`.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Receiver {
+    pub(crate) fn new(pipe: OwnedFd, notes: Notes, options: &Options) -> Self {
+        let capacity = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(PIPE_BUF);
+        Self {
+            pipe,
+            notes,
+            waiter: Waiter::new(options.strategy),
+            max_message: options.max_message,
+            capacity,
+            released: Cell::new(false),
+            buffer: vec![0; INTAKE],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Makes room behind `end`. Grows by doubling as bytes arrive, so that a length which a
+    /// hostile sender claims makes nobody allocate.
+    fn make_room(&mut self, needed: usize) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.start > 0 && self.start + needed > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.resize(
+                (2 * self.end)
+                    .min(self.max_message + HEADER + 1)
+                    .max(INTAKE),
+                0,
+            );
+        }
+    }
+
+    /// Reads something in. `Ok(false)`: no writer is left.
+    fn read_some(&mut self, wait: Wait) -> Result<bool, RecvError> {
+        let Self {
+            pipe,
+            waiter,
+            buffer,
+            end,
+            ..
+        } = self;
+        let pipe = pipe.as_fd();
+        let room = &mut buffer[*end..];
+        let failed = |error| RecvError::io("preadv2", error);
+        let len = if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
+            sys::read(pipe, room).map_err(|e| RecvError::io("read", e))?
+        } else {
+            loop {
+                let mut attempt = || sys::read_now(pipe, &mut *room).map_err(failed);
+                if let Some(len) = attempt()? {
+                    break len;
+                }
+                if wait == Wait::Never {
+                    return Err(RecvError::Empty);
+                }
+                if let Some(len) = waiter.look(wait, attempt)? {
+                    break len;
+                }
+                if wait == Wait::Forever {
+                    break sys::read(pipe, room).map_err(|e| RecvError::io("read", e))?;
+                }
+                match poll([(pipe, Interest::Read)], wait) {
+                    Ok(Polled::Ready) => {}
+                    Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
+                    Err(error) => return Err(RecvError::io("ppoll", error)),
+                }
+            }
+        };
+        *end += len;
+        Ok(len > 0)
+    }
+}
+
+impl ipc_core::Receiver for Receiver {
+    fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        loop {
+            match frame::front(&self.buffer[self.start..self.end], self.max_message) {
+                Front::Message { len, .. } if len > buffer.len() => {
+                    return Err(RecvError::BufferTooSmall { needed: len });
+                }
+                Front::Message { len, whole } => {
+                    let payload = self.start + HEADER;
+                    buffer[..len].copy_from_slice(&self.buffer[payload..payload + len]);
+                    self.start += whole;
+                    return Ok(len);
+                }
+                Front::Skip { whole } => self.start += whole,
+                Front::Corrupt { what } => return Err(RecvError::Corrupt { what }),
+                Front::Partial { needed } => {
+                    self.make_room(needed);
+                    if !self.read_some(wait)? {
+                        // What is left of a frame died with its sender: none of it arrives.
+                        return Err(if self.notes.all_senders_closed() {
+                            RecvError::Closed
+                        } else {
+                            RecvError::PeerDied
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            max_message: self.max_message,
+            depth_messages: None,
+            depth_bytes: Some(self.capacity),
+        }
+    }
+}
+
+impl Pollable for Receiver {
+    fn interest(&self) -> Interest {
+        Interest::Read
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if !self.released.get() {
+            self.notes.receiver_closed();
+        }
+    }
+}

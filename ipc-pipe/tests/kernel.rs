@@ -1,0 +1,108 @@
+//! The facts of `pipe(7)` and `fifo(7)` that this crate relies on, asked of the running kernel.
+
+use std::io::{IoSlice, IoSliceMut};
+
+use ipc_core::Wait;
+use ipc_core::wait::{Interest, Polled, poll};
+use rustix::fd::AsFd;
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use rustix::pipe::{PIPE_BUF, PipeFlags, pipe_with};
+
+const HERE: u64 = u64::MAX;
+const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;
+
+fn fill(writer: impl AsFd) -> usize {
+    let page = [1u8; PIPE_BUF];
+    let mut filled = 0;
+    while let Ok(len) = pwritev2(&writer, &[IoSlice::new(&page)], HERE, NOWAIT) {
+        filled += len;
+    }
+    filled
+}
+
+#[test]
+fn nowait_makes_one_call_non_blocking_on_a_blocking_descriptor() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let mut byte = [0u8; 1];
+    let empty = preadv2(&reader, &mut [IoSliceMut::new(&mut byte)], HERE, NOWAIT);
+    assert_eq!(empty, Err(Errno::AGAIN));
+    assert!(fill(&writer) > 0);
+    let full = pwritev2(&writer, &[IoSlice::new(&byte)], HERE, NOWAIT);
+    assert_eq!(full, Err(Errno::AGAIN));
+}
+
+#[test]
+fn a_write_up_to_pipe_buf_is_whole_or_nothing() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    // One page is taken by 100 bytes, so that the last page never fits beside the others.
+    rustix::io::write(&writer, &[0; 100]).unwrap();
+    let filled = fill(&writer);
+    assert_eq!(filled % PIPE_BUF, 0, "no write was cut");
+    let mut page = vec![0; 100];
+    rustix::io::read(&reader, &mut page).unwrap();
+    assert_eq!(fill(&writer) % PIPE_BUF, 0, "no write was cut");
+}
+
+#[test]
+fn a_larger_write_may_be_cut() {
+    let (_reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let capacity = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+    let large = vec![1u8; 2 * capacity];
+    let written = pwritev2(&writer, &[IoSlice::new(&large)], HERE, NOWAIT).unwrap();
+    assert!(
+        written > 0 && written <= capacity,
+        "{written} of {}",
+        large.len()
+    );
+}
+
+#[test]
+fn data_comes_before_the_hang_up() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    rustix::io::write(&writer, b"last words").unwrap();
+    drop(writer);
+    assert_eq!(
+        poll([(reader.as_fd(), Interest::Read)], Wait::Never),
+        Ok(Polled::Ready)
+    );
+    let mut buffer = [0; 64];
+    assert_eq!(rustix::io::read(&reader, &mut buffer), Ok(10));
+    assert_eq!(
+        rustix::io::read(&reader, &mut buffer),
+        Ok(0),
+        "then the end"
+    );
+    assert_eq!(rustix::io::read(&reader, &mut buffer), Ok(0), "and again");
+}
+
+#[test]
+fn a_write_without_a_reader_is_epipe() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    drop(reader);
+    assert_eq!(rustix::io::write(&writer, b"x"), Err(Errno::PIPE));
+    assert_eq!(
+        pwritev2(&writer, &[IoSlice::new(b"x")], HERE, NOWAIT),
+        Err(Errno::PIPE)
+    );
+}
+
+#[test]
+fn a_fifo_without_a_reader_refuses_a_non_blocking_writer() {
+    use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
+    let directory = std::env::temp_dir().join(format!("ipc-pipe-kernel-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("fifo");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let refused = open(&path, flags, Mode::empty()).map(drop);
+    let reader = open(
+        &path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let accepted = open(&path, flags, Mode::empty()).map(drop);
+    let _ = std::fs::remove_dir_all(&directory);
+    assert_eq!(refused, Err(Errno::NXIO));
+    assert!(reader.is_ok());
+    assert_eq!(accepted, Ok(()));
+}
