@@ -7,6 +7,7 @@ compile_error!("these crates speak to the Linux kernel");
 
 mod capabilities;
 mod channel;
+mod duplex;
 mod error;
 pub mod handoff;
 pub mod lifeline;
@@ -14,6 +15,10 @@ mod limits;
 mod name;
 pub mod rendezvous;
 mod strategy;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+#[cfg(feature = "serde")]
+mod typed;
 pub mod wait;
 
 pub use capabilities::{
@@ -21,6 +26,7 @@ pub use capabilities::{
     Retention,
 };
 pub use channel::{Channel, Listener, Pollable, Receiver, Sender, Tunable};
+pub use duplex::{Duplex, DuplexOf, RequestError, duplex};
 pub use error::{Limit, OpenError, RecvError, SendError};
 #[cfg(feature = "serde")]
 pub use handoff::End;
@@ -28,4 +34,6 @@ pub use handoff::{Handoff, Parts};
 pub use limits::Limits;
 pub use name::{Name, NameLock, check as check_ownership};
 pub use strategy::{ADAPTIVE_LIMIT, SPIN_LIMIT, WaitStrategy, Waiter};
+#[cfg(feature = "serde")]
+pub use typed::{TypedError, TypedReceiver, TypedSender};
 pub use wait::Wait;
