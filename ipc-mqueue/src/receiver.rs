@@ -1,0 +1,164 @@
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ipc_core::lifeline::{Lifeline, Peer};
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use rustix::event::epoll;
+
+use crate::inbox::{Inbox, Received};
+use crate::sys::Patience;
+use crate::watch::Watch;
+
+/// The receiving end of a queue.
+#[derive(Debug)]
+pub struct Receiver {
+    inbox: Inbox,
+    lifeline: Lifeline,
+    waiter: Waiter,
+    watch: Watch,
+    /// Once the sender is gone no call needs to sleep: what is in the queue is all there is.
+    gone: Option<Peer>,
+    released: Cell<bool>,
+}
+
+impl Receiver {
+    pub(crate) fn new(inbox: Inbox, lifeline: Lifeline, strategy: WaitStrategy) -> Self {
+        Self {
+            inbox,
+            lifeline,
+            waiter: Waiter::new(strategy),
+            watch: Watch::default(),
+            gone: None,
+            released: Cell::new(false),
+        }
+    }
+
+    /// Receives the oldest of the waiting messages of the highest priority, and says which that
+    /// is. A message that was kept for a larger buffer comes before all others.
+    ///
+    /// # Errors
+    /// As [`ipc_core::Receiver::recv_with`].
+    pub fn recv_with_priority(
+        &mut self,
+        buffer: &mut [u8],
+        wait: Wait,
+    ) -> Result<Received, RecvError> {
+        let sleeps_at_once = wait == Wait::Forever
+            && self.waiter.strategy() == WaitStrategy::Block
+            && self.gone.is_none();
+        let first = if sleeps_at_once {
+            Patience::Slice
+        } else {
+            Patience::None
+        };
+        if let Some(received) = self.inbox.fetch(buffer, first)? {
+            return Ok(received);
+        }
+        let Self { inbox, waiter, .. } = self;
+        if self.gone.is_none()
+            && let Some(received) =
+                waiter.look(wait, || inbox.fetch(&mut *buffer, Patience::None))?
+        {
+            return Ok(received);
+        }
+        self.recv_slowly(buffer, wait, sleeps_at_once)
+    }
+
+    /// The queue is empty.
+    #[cold]
+    fn recv_slowly(
+        &mut self,
+        buffer: &mut [u8],
+        wait: Wait,
+        mut slept: bool,
+    ) -> Result<Received, RecvError> {
+        let mut polled = Polled::Ready;
+        loop {
+            if self.gone.is_none() {
+                self.gone = Some(self.lifeline.peer()).filter(|peer| *peer != Peer::Alive);
+            }
+            // Once more after the look at the lifeline: the sender may have sent its last message
+            // and gone between the attempt before and that look. After it nothing can come.
+            if (self.gone.is_some() || wait != Wait::Never)
+                && let Some(received) = self.inbox.fetch(buffer, Patience::None)?
+            {
+                return Ok(received);
+            }
+            match (self.gone, wait) {
+                (Some(Peer::Died), _) => return Err(RecvError::PeerDied),
+                (Some(_), _) => return Err(RecvError::Closed),
+                (None, Wait::Never) => return Err(RecvError::Empty),
+                (None, _) if polled == Polled::TimedOut => return Err(RecvError::TimedOut),
+                (None, Wait::Forever) if !slept => {
+                    slept = true;
+                    if let Some(received) = self.inbox.fetch(buffer, Patience::Slice)? {
+                        return Ok(received);
+                    }
+                    continue;
+                }
+                (None, Wait::Forever | Wait::Until(_)) => {}
+            }
+            let watched = [
+                (self.inbox.mqd().as_fd(), Interest::Read),
+                (self.lifeline.as_fd(), Interest::Read),
+            ];
+            polled = poll(watched, wait).map_err(|error| RecvError::io("ppoll", error))?;
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    pub(crate) fn lifeline(&self) -> &Lifeline {
+        &self.lifeline
+    }
+
+    pub(crate) fn strategy(&self) -> WaitStrategy {
+        self.waiter.strategy()
+    }
+
+    pub(crate) fn release(&self) {
+        self.released.set(true);
+    }
+}
+
+impl ipc_core::Receiver for Receiver {
+    #[inline]
+    fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        self.recv_with_priority(buffer, wait)
+            .map(|received| received.len)
+    }
+
+    fn limits(&self) -> Limits {
+        self.inbox.limits()
+    }
+}
+
+/// One descriptor for both the messages in the queue and the end of the sender.
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch
+            .fd(self.inbox.mqd(), &self.lifeline, epoll::EventFlags::IN)
+    }
+}
+
+impl Pollable for Receiver {
+    fn interest(&self) -> Interest {
+        Interest::Read
+    }
+
+    fn arm(&mut self) -> bool {
+        // A message that is kept here makes no descriptor readable.
+        self.inbox.held().is_some()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if !self.released.get() {
+            self.lifeline.farewell();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_timedsend(3)`,
+//! `mq_timedreceive(3)`, `mq_getattr(3)`, all through `posixmq`, and `open(2)` of
+//! `/proc/self/fd/N`.
+
+#![expect(unsafe_code, reason = "posixmq speaks of raw descriptors only")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use ipc_core::OpenError;
+use posixmq::{OpenOptions, PosixMq};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::limit;
+use crate::queue::Access;
+
+/// How long one call sleeps inside `mq_timedreceive(3)` before `poll(2)` takes over.
+///
+/// One call that sleeps is a quarter cheaper than `poll(2)` and a receive after it, but it hears
+/// nothing of the lifeline. So the first instants of a wait, where the answers of a busy exchange
+/// fall, are slept in the queue, and death is noticed this much later at worst.
+pub(crate) const SLICE: Duration = Duration::from_millis(5);
+
+/// How long a call on the queue may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// For [`SLICE`], by the wall clock, the only one these calls know.
+    Slice,
+    /// As long as it takes.
+    Endless,
+}
+
+/// A queue descriptor. It is close-on-exec and closed on drop.
+#[derive(Debug)]
+pub(crate) struct Mqd(PosixMq);
+
+impl Mqd {
+    /// A queue without a name.
+    ///
+    /// `mq_open(3)` knows no nameless queues, so this one bears a name between two system calls.
+    /// The name is the same for every process of this user and means nothing: nobody ever opens
+    /// it. Whoever finds it taken removes it and tries again: either its maker was about to, or
+    /// was killed between the two calls, and then this is what cleans up behind it.
+    pub(crate) fn create_nameless(size: usize, depth: usize) -> Result<Self, OpenError> {
+        const ATTEMPTS: u32 = 1000;
+        let usual = format!("/ipc-mqueue-{}", rustix::process::geteuid().as_raw());
+        for _ in 0..ATTEMPTS {
+            match Self::create_unlinked(&usual, size, depth) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map_err(|error| limit::of_create(error, size, depth)),
+            }
+            match posixmq::remove_queue(&usual) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Another user squats the name.
+                Err(_) => break,
+            }
+        }
+        let name = format!("/ipc-mqueue-{:032x}", u128::from_ne_bytes(random()?));
+        Self::create_unlinked(&name, size, depth)
+            .map_err(|error| limit::of_create(error, size, depth))
+    }
+
+    fn create_unlinked(name: &str, size: usize, depth: usize) -> io::Result<Self> {
+        let made = Self::create(name, Access::Both, size, depth)?;
+        // Somebody else may have removed it already; only the removal counts.
+        let _ = posixmq::remove_queue(name);
+        Ok(made)
+    }
+
+    /// A new queue of this name, mode 0600, or `AlreadyExists`.
+    pub(crate) fn create(
+        name: &str,
+        access: Access,
+        size: usize,
+        depth: usize,
+    ) -> io::Result<Self> {
+        if size == 0 || depth == 0 {
+            // `posixmq` would take two zeros for "as the system likes".
+            return Err(Errno::INVAL.into());
+        }
+        let mut options = access.open_options();
+        options
+            .max_msg_len(size)
+            .capacity(depth)
+            .mode(0o600)
+            .create_new()
+            .open(name)
+            .map(Self)
+    }
+
+    /// A queue that exists.
+    pub(crate) fn open(name: &str, access: Access) -> io::Result<Self> {
+        access.open_options().open(name).map(Self)
+    }
+
+    pub(crate) fn unlink(name: &str) -> io::Result<()> {
+        posixmq::remove_queue(name)
+    }
+
+    /// Takes over a descriptor that came from elsewhere, if it is a queue.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self, OpenError> {
+        // SAFETY: an `OwnedFd` is open, and `into_raw_fd` leaves its closing to the new owner;
+        // whether it is a queue is no matter of memory safety, the kernel checks it at each call.
+        let mq = unsafe { PosixMq::from_raw_fd(fd.into_raw_fd()) };
+        // EBADF for everything that is not a message queue (mq_getattr(3)).
+        match mq.attributes() {
+            Ok(_) => Ok(Self(mq)),
+            Err(_) => Err(OpenError::Untrusted {
+                what: "the descriptor is not a message queue",
+            }),
+        }
+    }
+
+    /// The same queue by a descriptor with flags of its own, which can only send or only receive.
+    /// Where `/proc` is not mounted, a duplicate.
+    pub(crate) fn narrow(&self, access: Access) -> Result<Self, OpenError> {
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        match rustix::fs::open(path, access.flags() | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(fd) => Self::from_fd(fd),
+            Err(Errno::MFILE) => Err(limit::of_descriptors("open", Errno::MFILE.into())),
+            Err(_) => self
+                .try_clone()
+                .map_err(|error| limit::of_descriptors("fcntl", error)),
+        }
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Whether this descriptor was opened for it.
+    pub(crate) fn allows(&self, access: Access) -> bool {
+        let mode = rustix::fs::fcntl_getfl(self).map(|flags| flags & OFlags::ACCMODE);
+        mode.is_ok_and(|mode| mode == OFlags::RDWR || mode == access.flags())
+    }
+
+    pub(crate) fn attributes(&self) -> Result<posixmq::Attributes, OpenError> {
+        self.0
+            .attributes()
+            .map_err(|error| OpenError::io("mq_getattr", error))
+    }
+
+    /// Sends; `false` says that there was no room. EINTR is retried within.
+    #[inline]
+    pub(crate) fn send(
+        &self,
+        message: &[u8],
+        priority: u32,
+        patience: Patience,
+    ) -> io::Result<bool> {
+        let sent = match patience {
+            Patience::None => self.0.send_deadline(priority, message, LONG_AGO),
+            Patience::Slice => self.0.send_timeout(priority, message, SLICE),
+            Patience::Endless => self.0.send(priority, message),
+        };
+        not_now(sent).map(|sent| sent.is_some())
+    }
+
+    /// Receives priority and length; `None` says that there was no message. The buffer must hold
+    /// the longest message of the queue. EINTR is retried within.
+    #[inline]
+    pub(crate) fn recv(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> io::Result<Option<(u32, usize)>> {
+        not_now(match patience {
+            Patience::None => self.0.recv_deadline(buffer, LONG_AGO),
+            Patience::Slice => self.0.recv_timeout(buffer, SLICE),
+            Patience::Endless => self.0.recv(buffer),
+        })
+    }
+}
+
+/// A deadline that has always passed: ETIMEDOUT at once instead of sleeping, whatever O_NONBLOCK
+/// says. That flag belongs to all who hold the description, this to one call.
+const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// EAGAIN comes where some holder of the description has set O_NONBLOCK.
+#[inline]
+fn not_now<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::TIMEDOUT | Errno::AGAIN) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn random() -> Result<[u8; 16], OpenError> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| OpenError::io("getrandom", error))?;
+    Ok(bytes)
+}
+
+impl Access {
+    fn open_options(self) -> OpenOptions {
+        match self {
+            Self::Send => OpenOptions::writeonly(),
+            Self::Receive => OpenOptions::readonly(),
+            Self::Both => OpenOptions::readwrite(),
+        }
+    }
+
+    fn flags(self) -> OFlags {
+        match self {
+            Self::Send => OFlags::WRONLY,
+            Self::Receive => OFlags::RDONLY,
+            Self::Both => OFlags::RDWR,
+        }
+    }
+}
+
+impl AsFd for Mqd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self.0` is, which the borrow keeps alive.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+impl From<Mqd> for OwnedFd {
+    fn from(mqd: Mqd) -> Self {
+        // SAFETY: `into_raw_fd` gives the descriptor away open and forgets it.
+        unsafe { Self::from_raw_fd(mqd.0.into_raw_fd()) }
+    }
+}
