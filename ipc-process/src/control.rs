@@ -1,0 +1,257 @@
+//! The private socket between a process and the one that started it. `SOCK_SEQPACKET`: a frame
+//! arrives whole or not at all, and the end of the other side is an empty read.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, MemfdFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// The kernel passes at most `SCM_MAX_FD` = 253 descriptors a message (unix(7)).
+const MAX_DESCRIPTORS: usize = 250;
+
+/// A longer body travels in a memfd, so that a frame always fits into the socket's buffer
+/// (`net.core.wmem_default`, 208 KiB) and its sender never waits for a reader: a process can
+/// leave its result behind and end.
+const MAX_INLINE: usize = 64 * 1024;
+
+const HEADER: usize = 2;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Child: I am the program you started and I entered `init`.
+    Hello = 1,
+    /// Parent: run this with these arguments.
+    Start = 2,
+    /// Either: descriptors that belong to the next frame.
+    Descriptors = 3,
+    /// Child: what the function returned.
+    Returned = 4,
+    /// Child: the function panicked.
+    Panicked = 5,
+    /// Child: the arguments could not be read.
+    BadArguments = 6,
+    /// Child: the result could not be written.
+    BadResult = 7,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        use Kind::{BadArguments, BadResult, Descriptors, Hello, Panicked, Returned, Start};
+        [
+            Hello,
+            Start,
+            Descriptors,
+            Returned,
+            Panicked,
+            BadArguments,
+            BadResult,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) body: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Frame {
+    pub(crate) fn new(kind: Kind, body: Vec<u8>) -> Self {
+        Self {
+            kind,
+            body,
+            descriptors: Vec::new(),
+        }
+    }
+}
+
+/// One end of the control socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: OwnedFd,
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Control {
+    pub(crate) fn pair() -> Result<(Self, Self), Errno> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Self { socket: a }, Self { socket: b }))
+    }
+
+    pub(crate) fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Sends a frame; `wait` is called whenever the socket has no room and may give up.
+    pub(crate) fn send(
+        &self,
+        frame: Frame,
+        mut wait: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Frame {
+            kind,
+            mut body,
+            mut descriptors,
+        } = frame;
+        let in_memfd = body.len() > MAX_INLINE;
+        if in_memfd {
+            descriptors.push(memfd(&body)?);
+            body.clear();
+        }
+        let last = descriptors.len() - descriptors.len() % MAX_DESCRIPTORS;
+        let (ahead, with_body) = descriptors.split_at(last);
+        for chunk in ahead.chunks(MAX_DESCRIPTORS) {
+            self.send_packet(&[Kind::Descriptors as u8, 0], &[], chunk, &mut wait)?;
+        }
+        self.send_packet(
+            &[kind as u8, u8::from(in_memfd)],
+            &body,
+            with_body,
+            &mut wait,
+        )
+    }
+
+    fn send_packet(
+        &self,
+        header: &[u8; HEADER],
+        body: &[u8],
+        descriptors: &[OwnedFd],
+        wait: &mut impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        loop {
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !borrowed.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+            }
+            let sent = rustix::net::sendmsg(
+                &self.socket,
+                &[IoSlice::new(header), IoSlice::new(body)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            );
+            match sent {
+                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN) => wait()?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Receives the next frame if all of it is there: `Ok(None)` at the end of the other side,
+    /// `WouldBlock` if there is nothing yet. `pending` keeps what came ahead of a frame.
+    pub(crate) fn try_recv(&self, pending: &mut Vec<OwnedFd>) -> io::Result<Option<Frame>> {
+        let mut buffer = vec![0; HEADER + MAX_INLINE];
+        loop {
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut ancillary,
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            );
+            let received = match received {
+                Ok(received) => received,
+                Err(Errno::INTR) => continue,
+                // A side that ended with unread frames: nothing more will come.
+                Err(Errno::CONNRESET) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    pending.extend(descriptors);
+                }
+            }
+            if received.bytes == 0 {
+                return Ok(None);
+            }
+            if received
+                .flags
+                .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+            {
+                // CTRUNC: the kernel had descriptors for us that RLIMIT_NOFILE did not admit.
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a control frame was cut short; is RLIMIT_NOFILE reached?",
+                ));
+            }
+            let packet = buffer.get(..received.bytes).unwrap_or_default();
+            let [kind, in_memfd, body @ ..] = packet else {
+                return Err(malformed());
+            };
+            let kind = Kind::from_byte(*kind).ok_or_else(malformed)?;
+            if kind == Kind::Descriptors {
+                continue;
+            }
+            let mut descriptors = std::mem::take(pending);
+            let body = match in_memfd {
+                0 => body.to_vec(),
+                _ => read_memfd(descriptors.pop().ok_or_else(malformed)?)?,
+            };
+            return Ok(Some(Frame {
+                kind,
+                body,
+                descriptors,
+            }));
+        }
+    }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a malformed control frame")
+}
+
+fn memfd(body: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create(
+        "ipc-process",
+        MemfdFlags::CLOEXEC,
+    )?);
+    file.write_all(body)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Reads what the other side left in a memfd: as long as it is now, whatever happens to it
+/// meanwhile. Only regular files: a pipe in its place could block us.
+fn read_memfd(descriptor: OwnedFd) -> io::Result<Vec<u8>> {
+    let stat = rustix::fs::fstat(&descriptor)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(malformed());
+    }
+    let len = u64::try_from(stat.st_size).map_err(|_| malformed())?;
+    let mut body = Vec::new();
+    File::from(descriptor).take(len).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+impl From<Control> for OwnedFd {
+    fn from(control: Control) -> Self {
+        control.socket
+    }
+}

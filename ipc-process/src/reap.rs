@@ -1,0 +1,130 @@
+//! A child from birth to reaping, held by its process descriptor, which no other process can
+//! come to own however pids are reused.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::{Mutex, PoisonError};
+
+use ipc_core::Wait;
+use ipc_core::wait::{Interest, Polled, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+
+use crate::spawn::sys;
+
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) daemon: bool,
+    pidfd: OwnedFd,
+    /// How it ended, once it is reaped; the outer lock keeps two reapers apart.
+    ended: Mutex<Option<Ended>>,
+}
+
+/// `Err`: it ended, but somebody else took the status and the kernel does not keep it.
+type Ended = Result<ExitStatus, ()>;
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Child {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, daemon: bool) -> Self {
+        Self {
+            pid: pid.unsigned_abs(),
+            daemon,
+            pidfd,
+            ended: Mutex::new(None),
+        }
+    }
+
+    /// Reaps the child if it has ended. `Ok(None)` while it lives.
+    pub(crate) fn try_reap(&self) -> io::Result<Option<ExitStatus>> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.is_none() {
+            *ended = look(self.pidfd.as_fd())?;
+        }
+        match *ended {
+            None => Ok(None),
+            Some(Ok(status)) => Ok(Some(status)),
+            Some(Err(())) => Err(io::Error::other(
+                "the process ended, but SIGCHLD is ignored or its status was taken by another \
+                 wait, and this kernel (before Linux 6.15) does not keep it",
+            )),
+        }
+    }
+
+    /// Waits for the end and reaps. `Ok(None)` when the wait is over first.
+    pub(crate) fn wait(&self, wait: Wait) -> io::Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.try_reap()? {
+                return Ok(Some(status));
+            }
+            if poll([(self.pidfd.as_fd(), Interest::Read)], wait)? == Polled::TimedOut {
+                return Ok(None);
+            }
+            if let Some(status) = self.try_reap()? {
+                return Ok(Some(status));
+            }
+            // Ended but not to be reaped yet: a tracer holds it (ptrace(2)). No event tells when
+            // it lets go, so look again at intervals.
+            if poll::<0>([], Wait::at_most(std::time::Duration::from_millis(10))).is_err()
+                || wait.is_over()
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sends a signal; to a process that has ended already it is as good as delivered.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn look(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
+    loop {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        return match waitid(WaitId::PidFd(pidfd), options) {
+            Ok(None) => Ok(None),
+            Ok(Some(status)) => Ok(Some(Ok(to_exit_status(&status)))),
+            Err(Errno::INTR) => continue,
+            Err(Errno::CHILD) => reaped_by_others(pidfd),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// ECHILD: the kernel discards our children (SIGCHLD is ignored), or somebody's waitpid(-1) took
+/// this one. With SIGCHLD ignored it may still be alive.
+fn reaped_by_others(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
+    if poll([(pidfd, Interest::Read)], Wait::Never)? == Polled::TimedOut {
+        return Ok(None);
+    }
+    let status = sys::exit_status_after_reaping(pidfd);
+    Ok(Some(status.map(ExitStatus::from_raw).ok_or(())))
+}
+
+/// The wait status as waitpid(2) would have given it.
+fn to_exit_status(status: &WaitIdStatus) -> ExitStatus {
+    const CORE_FLAG: i32 = 0x80;
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) if status.dumped() => signal | CORE_FLAG,
+        (None, signal) => signal.unwrap_or(0),
+    };
+    ExitStatus::from_raw(raw)
+}
+
+/// Reaps a child whose end is certain and of no interest.
+pub(crate) fn forget(pidfd: &OwnedFd) {
+    let wait = || waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    while matches!(wait(), Err(Errno::INTR)) {}
+}

@@ -1,0 +1,77 @@
+//! From a request to a running child that is held by a process descriptor.
+
+pub(crate) mod image;
+pub(crate) mod sys;
+pub(crate) mod trampoline;
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+
+use rustix::io::Errno;
+
+/// Names the control socket and the starter to a process that has to run a function:
+/// descriptor, pid of the starter, depth.
+pub(crate) const MARKER: &str = "IPC_PROCESS_CONTROL";
+
+/// What the new process gets, in a form that needs no allocation once it is being made.
+#[derive(Debug)]
+pub(crate) struct Spawn {
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+    /// Never below 3, so that placing the standard streams cannot overwrite it.
+    pub(crate) control: OwnedFd,
+    /// Standard input, output and error where they are not inherited; never below 3.
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    pub(crate) dies_with_parent: bool,
+}
+
+impl Spawn {
+    /// `environment` without the marker; the marker is added here.
+    pub(crate) fn new(
+        control: OwnedFd,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        depth: u32,
+        streams: [Option<OwnedFd>; 3],
+        dies_with_parent: bool,
+    ) -> Result<Self, Errno> {
+        let control = above_standard(control)?;
+        let [stdin, stdout, stderr] = streams;
+        let streams = [
+            stdin.map(above_standard).transpose()?,
+            stdout.map(above_standard).transpose()?,
+            stderr.map(above_standard).transpose()?,
+        ];
+        let marker = format!("{}.{}.{depth}", control.as_raw_fd(), std::process::id());
+        let mut envp = environment
+            .filter(|(name, _)| name != MARKER)
+            .map(|(mut name, value)| {
+                name.push("=");
+                name.push(value);
+                c_string(name)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        envp.push(c_string(format!("{MARKER}={marker}").into())?);
+        let program = std::env::args_os().next().unwrap_or_default();
+        Ok(Self {
+            argv: vec![c_string(program)?],
+            envp,
+            control,
+            streams,
+            dies_with_parent,
+        })
+    }
+}
+
+fn c_string(string: OsString) -> Result<CString, Errno> {
+    CString::new(string.into_vec()).map_err(|_| Errno::INVAL)
+}
+
+/// The same descriptor with a number that no standard stream has, should this process run with
+/// some of those closed.
+fn above_standard(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
+    match descriptor.as_raw_fd() {
+        ..=2 => rustix::io::fcntl_dupfd_cloexec(&descriptor, 3),
+        _ => Ok(descriptor),
+    }
+}
