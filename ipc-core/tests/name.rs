@@ -1,0 +1,97 @@
+//! Which names are taken, and in which company.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use ipc_core::{Name, OpenError};
+use rustix::fs::FileType;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(word: &str, mode: u32) -> Self {
+        let path = std::env::temp_dir().join(format!("ipc-name-{word}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        Self(path)
+    }
+
+    fn name(&self, word: &str) -> Name {
+        self.0.join(word).to_str().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn names_are_words_or_absolute_paths() {
+    let long = "x".repeat(65);
+    for bad in [
+        "", "a/b", "../x", ".hidden", "a b", "/", "/dir/", "nul\0", &long,
+    ] {
+        assert!(
+            matches!(bad.parse::<Name>(), Err(OpenError::Invalid { .. })),
+            "{bad:?}"
+        );
+    }
+    for good in ["prices", "a.b-c_9", "/run/x"] {
+        assert_eq!(good.parse::<Name>().unwrap().to_string(), good);
+    }
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    for mode in [0o777, 0o1777, 0o720] {
+        let folder = Folder::new(&format!("{mode:o}"), mode);
+        assert!(
+            matches!(folder.name("x").path(), Err(OpenError::Untrusted { .. })),
+            "{mode:o}"
+        );
+    }
+    let folder = Folder::new("own", 0o700);
+    assert_eq!(folder.name("x").path().unwrap(), folder.0.join("x"));
+}
+
+#[test]
+fn a_missing_directory_is_nobody_listening() {
+    let name: Name = "/nonexistent-directory/x".parse().unwrap();
+    assert!(matches!(name.path(), Err(OpenError::NotFound)));
+}
+
+#[test]
+fn links_other_types_and_open_modes_are_refused() {
+    let folder = Folder::new("squat", 0o700);
+    fs::write(folder.0.join("file"), "").unwrap();
+    std::os::unix::fs::symlink("file", folder.0.join("link")).unwrap();
+    let refused = |word: &str, expected| {
+        matches!(
+            folder.name(word).lock().unwrap().holds(expected),
+            Err(OpenError::Untrusted { .. })
+        )
+    };
+    assert!(refused("file", FileType::Socket));
+    assert!(refused("link", FileType::RegularFile));
+    fs::set_permissions(folder.0.join("file"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(refused("file", FileType::RegularFile));
+    fs::set_permissions(folder.0.join("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(!refused("file", FileType::RegularFile));
+    fs::hard_link(folder.0.join("file"), folder.0.join("second")).unwrap();
+    assert!(
+        refused("file", FileType::RegularFile),
+        "a second link is somebody's hold on it"
+    );
+}
+
+#[test]
+fn the_lock_keeps_others_out_until_it_is_dropped() {
+    let folder = Folder::new("lock", 0o700);
+    let held = folder.name("a").lock().unwrap();
+    assert!(matches!(folder.name("b").lock(), Err(OpenError::TimedOut)));
+    drop(held);
+    assert!(folder.name("b").lock().is_ok());
+}
