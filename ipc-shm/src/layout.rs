@@ -1,0 +1,86 @@
+//! The shared memory byte by byte, so that another program can attach to it.
+//!
+//! All numbers are in the byte order of the machine. The memory is a memfd of `4096 + capacity`
+//! bytes, sealed with `F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL`.
+//!
+//! | offset | size | written by | what |
+//! |-------:|-----:|------------|------|
+//! | 0 | 8 | creator | magic, the bytes `IPCSHM` and two zeros |
+//! | 8 | 4 | creator | version of this table, 1 |
+//! | 12 | 4 | creator | 0x01020304, which tells the byte order |
+//! | 16 | 8 | creator | capacity: bytes of the ring, a power of two from 4096 |
+//! | 128 | 8 | sender | tail: bytes ever written to the ring; a multiple of 8 |
+//! | 256 | 8 | receiver | head: bytes ever read from the ring; a multiple of 8 |
+//! | 384 | 4 | sender | state |
+//! | 388 | 4 | sender | processor it last ran on; `u32::MAX` for unknown |
+//! | 512 | 4 | receiver | state |
+//! | 516 | 4 | receiver | processor it last ran on; `u32::MAX` for unknown |
+//! | 4096 | capacity | sender | ring |
+//!
+//! Offsets not named are zero. Words of different writers lie 128 bytes apart, because processors
+//! fetch lines of 64 bytes in pairs.
+//!
+//! **State**: bit 0, asleep: ring my doorbell after publishing; bit 1, closed: this end was closed
+//! in good order; bits 2 to 31, a number that changes each time bit 0 is set, so that one sleep is
+//! rung for once. Only its owner writes it.
+//!
+//! **Ring**: a position `p` lies at offset `p % capacity`. At every position begins a frame: a
+//! word of 8 bytes, length in the low half and kind in the high half; then the payload; then
+//! padding to a multiple of 8. Kind 1 is a message of `length` bytes. Kind 2 is filler of `length`
+//! bytes up to the end of the ring, and a message follows at offset 0: a frame never wraps, so
+//! that a message lies in one piece. Therefore a frame has at most `capacity / 2` bytes: with half
+//! the ring, it fits wherever the positions stand once the ring is empty.
+//!
+//! A message is committed by storing the new tail (release), and consumed by storing the new head.
+
+use std::mem::{offset_of, size_of};
+
+use crate::sync::{AtomicU32, AtomicU64};
+
+pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"IPCSHM\0\0");
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const BYTE_ORDER: u32 = 0x0102_0304;
+/// Where the ring begins: one page, so that the ring lies on pages of its own.
+pub(crate) const HEADER_LEN: usize = 4096;
+pub(crate) const MIN_CAPACITY: usize = 4096;
+/// The half of the ring is then the longest length that a frame's word can say.
+pub(crate) const MAX_CAPACITY: usize = 1 << 32;
+
+/// The memory's first page. Every field is an atomic, because the peer may write to all of it.
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) magic: AtomicU64,
+    pub(crate) version: AtomicU32,
+    pub(crate) byte_order: AtomicU32,
+    pub(crate) capacity: AtomicU64,
+    pub(crate) tail: Line<AtomicU64>,
+    pub(crate) head: Line<AtomicU64>,
+    pub(crate) sender: Line<Status>,
+    pub(crate) receiver: Line<Status>,
+}
+
+/// A pair of cache lines.
+#[repr(C, align(128))]
+pub(crate) struct Line<T>(pub(crate) T);
+
+/// What one end says of itself.
+#[repr(C)]
+pub(crate) struct Status {
+    pub(crate) state: AtomicU32,
+    pub(crate) cpu: AtomicU32,
+}
+
+const _: () = {
+    assert!(offset_of!(Header, magic) == 0);
+    assert!(offset_of!(Header, version) == 8);
+    assert!(offset_of!(Header, byte_order) == 12);
+    assert!(offset_of!(Header, capacity) == 16);
+    assert!(offset_of!(Header, tail) == 128);
+    assert!(offset_of!(Header, head) == 256);
+    assert!(offset_of!(Header, sender) == 384);
+    assert!(offset_of!(Header, receiver) == 512);
+    assert!(offset_of!(Status, state) == 0);
+    assert!(offset_of!(Status, cpu) == 4);
+    assert!(size_of::<Header>() <= HEADER_LEN);
+    assert!(HEADER_LEN.is_multiple_of(align_of::<Header>()));
+};

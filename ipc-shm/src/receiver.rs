@@ -1,0 +1,94 @@
+use ipc_core::{Limits, RecvError, Wait};
+
+use crate::link::{Gone, Link, Mapped, Stop};
+use crate::loan::Borrowed;
+use crate::ring::{Consumer, Found};
+use crate::sender::limits;
+use crate::sys::Mapping;
+
+/// The receiving end of a ring.
+#[derive(Debug)]
+pub struct Receiver {
+    pub(crate) ring: Consumer<Mapping>,
+    pub(crate) link: Link,
+}
+
+impl Receiver {
+    pub(crate) fn new(ring: Consumer<Mapping>, link: Link) -> Self {
+        Self { ring, link }
+    }
+
+    /// The next message where it lies in the ring: no copy is made of it on this side. Its room
+    /// goes back to the sender when the [`Borrowed`] is dropped.
+    ///
+    /// # Errors
+    /// As [`recv_with`](ipc_core::Receiver::recv_with), but never `BufferTooSmall`.
+    pub fn borrow(&mut self, wait: Wait) -> Result<Borrowed<'_>, RecvError> {
+        let found = self.next(wait)?;
+        Ok(Borrowed::new(self, found))
+    }
+
+    #[inline]
+    fn next(&mut self, wait: Wait) -> Result<Found, RecvError> {
+        match self.ring.peek() {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => self.wait_for_message(wait),
+            Err(corrupt) => Err(stopped(corrupt.into())),
+        }
+    }
+
+    #[cold]
+    fn wait_for_message(&mut self, wait: Wait) -> Result<Found, RecvError> {
+        self.link
+            .wait_for(&mut self.ring, wait, Consumer::peek)
+            .map_err(stopped)
+    }
+
+    #[inline]
+    pub(crate) fn consume(&mut self, found: Found) {
+        self.ring.consume(found);
+        self.link.wake_peer(self.ring.memory());
+    }
+}
+
+impl ipc_core::Receiver for Receiver {
+    #[inline]
+    fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        let found = self.next(wait)?;
+        let Some(buffer) = buffer.get_mut(..found.len) else {
+            return Err(RecvError::BufferTooSmall { needed: found.len });
+        };
+        self.ring.copy(found, 0, buffer);
+        self.consume(found);
+        Ok(found.len)
+    }
+
+    fn limits(&self) -> Limits {
+        limits(self.ring.memory())
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.link.close(self.ring.memory());
+    }
+}
+
+impl Mapped for Consumer<Mapping> {
+    const OUTLIVES_PEER: bool = true;
+
+    fn mapping(&self) -> &Mapping {
+        self.memory()
+    }
+}
+
+fn stopped(stop: Stop) -> RecvError {
+    match stop {
+        Stop::NotNow => RecvError::Empty,
+        Stop::TimedOut => RecvError::TimedOut,
+        Stop::Gone(Gone::Closed) => RecvError::Closed,
+        Stop::Gone(Gone::Died) => RecvError::PeerDied,
+        Stop::Corrupt(what) => RecvError::Corrupt { what },
+        Stop::Io(call, error) => RecvError::io(call, error),
+    }
+}

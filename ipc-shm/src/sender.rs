@@ -1,0 +1,123 @@
+use ipc_core::{Limits, SendError, Wait};
+
+use crate::link::{Gone, Link, Mapped, Stop};
+use crate::loan::Loan;
+use crate::ring::{Memory, Producer, Room, WORD, max_message};
+use crate::sys::Mapping;
+
+/// The sending end of a ring.
+#[derive(Debug)]
+pub struct Sender {
+    pub(crate) ring: Producer<Mapping>,
+    pub(crate) link: Link,
+    /// Sends since the peer's life was last checked.
+    unchecked: u8,
+}
+
+/// While messages flow, every so many sends look at the clock that says when to ask the lifeline.
+const CHECK_EVERY: u8 = 4;
+
+impl Sender {
+    pub(crate) fn new(ring: Producer<Mapping>, link: Link) -> Self {
+        Self {
+            ring,
+            link,
+            unchecked: 0,
+        }
+    }
+
+    /// Room in the ring for a message of at most `len` bytes, to be written in place: no copy is
+    /// made of it on this side. Nothing is sent until [`Loan::commit`].
+    ///
+    /// # Errors
+    /// As [`send_with`](ipc_core::Sender::send_with).
+    pub fn loan(&mut self, len: usize, wait: Wait) -> Result<Loan<'_>, SendError> {
+        let room = self.room(len, wait)?;
+        Ok(Loan::new(self, room))
+    }
+
+    #[inline]
+    fn room(&mut self, len: usize, wait: Wait) -> Result<Room, SendError> {
+        let max = max_message(self.ring.memory().capacity());
+        if len > max {
+            return Err(SendError::TooLong { len, max });
+        }
+        self.unchecked = self.unchecked.wrapping_add(1);
+        let gone = if self.unchecked.is_multiple_of(CHECK_EVERY) {
+            self.link.peer_gone(self.ring.memory())
+        } else {
+            self.link.known_gone(self.ring.memory())
+        };
+        if let Some(gone) = gone {
+            return Err(stopped(Stop::Gone(gone)));
+        }
+        match self.ring.reserve(len) {
+            Ok(Some(room)) => Ok(room),
+            Ok(None) => self.wait_for_room(len, wait),
+            Err(corrupt) => Err(stopped(corrupt.into())),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, wait: Wait) -> Result<Room, SendError> {
+        self.link
+            .wait_for(&mut self.ring, wait, |ring| ring.reserve(len))
+            .map_err(stopped)
+    }
+
+    #[inline]
+    pub(crate) fn commit(&mut self, room: Room, len: usize) {
+        self.ring.commit(room, len);
+        self.link.wake_peer(self.ring.memory());
+    }
+}
+
+impl ipc_core::Sender for Sender {
+    #[inline]
+    fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
+        let room = self.room(message.len(), wait)?;
+        self.ring.fill(room, 0, message);
+        self.commit(room, message.len());
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        limits(self.ring.memory())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.link.close(self.ring.memory());
+    }
+}
+
+impl Mapped for Producer<Mapping> {
+    const OUTLIVES_PEER: bool = false;
+
+    fn mapping(&self) -> &Mapping {
+        self.memory()
+    }
+}
+
+pub(crate) fn limits(mapping: &Mapping) -> Limits {
+    let capacity = mapping.capacity();
+    Limits {
+        max_message: max_message(capacity),
+        depth_messages: None,
+        depth_bytes: Some(capacity),
+    }
+}
+
+fn stopped(stop: Stop) -> SendError {
+    match stop {
+        Stop::NotNow => SendError::Full,
+        Stop::TimedOut => SendError::TimedOut,
+        Stop::Gone(Gone::Closed) => SendError::Closed,
+        Stop::Gone(Gone::Died) => SendError::PeerDied,
+        Stop::Corrupt(what) => SendError::Corrupt { what },
+        Stop::Io(call, error) => SendError::io(call, error),
+    }
+}
+
+const _: () = assert!(WORD == 8, "the documented overhead of a message");

@@ -1,0 +1,284 @@
+//! The memory: making it, sealing it, checking it, mapping it, touching it.
+//!
+//! [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html),
+//! [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html),
+//! [F_ADD_SEALS(2)](https://man7.org/linux/man-pages/man2/F_GET_SEALS.2const.html),
+//! [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html),
+//! [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html).
+#![expect(
+    unsafe_code,
+    reason = "memory that another process writes to is reached by raw pointers"
+)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use ipc_core::{Limit, OpenError};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::event::EventfdFlags;
+use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+
+use crate::layout::{
+    BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Status, VERSION,
+};
+use crate::ring::Memory;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What keeps the peer from making the memory shorter under our feet.
+const SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// Memory for a ring of `capacity` bytes: all of it allocated, its size fixed for ever.
+pub(crate) fn create_memory(capacity: usize) -> Result<OwnedFd, OpenError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match rustix::fs::memfd_create("ipc-shm", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Linux before 6.3 does not know the flag.
+        Err(Errno::INVAL) => rustix::fs::memfd_create("ipc-shm", flags),
+        other => other,
+    }
+    .map_err(|error| open_error("memfd_create", error))?;
+    // Allocated now, or refused now: a hole that finds no page later is a SIGBUS.
+    let len = (HEADER_LEN + capacity) as u64;
+    loop {
+        match rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, len) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(open_error("fallocate", error)),
+        }
+    }
+    rustix::fs::fcntl_add_seals(&memory, SEALS)
+        .map_err(|error| open_error("fcntl(F_ADD_SEALS)", error))?;
+    Ok(memory)
+}
+
+/// A doorbell: rung by adding to a counter, heard by `poll(2)`.
+pub(crate) fn create_doorbell() -> Result<OwnedFd, OpenError> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|error| open_error("eventfd", error))
+}
+
+pub(crate) fn open_error(call: &'static str, error: Errno) -> OpenError {
+    let limit = |name, advice| {
+        OpenError::Limit(Limit {
+            name,
+            value: None,
+            advice,
+        })
+    };
+    match error {
+        Errno::NOSPC | Errno::NOMEM => limit(
+            "memory for shared pages",
+            "choose a smaller capacity or raise the memory limit",
+        ),
+        Errno::MFILE => limit("RLIMIT_NOFILE", "close descriptors or raise the limit"),
+        Errno::NFILE => limit("fs.file-max", "close descriptors or raise the setting"),
+        error => OpenError::io(call, error),
+    }
+}
+
+/// The memory in this process's address space.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    header: NonNull<Header>,
+    ring: NonNull<u8>,
+    capacity: usize,
+    /// Unmapped when dropped.
+    _pages: MmapRaw,
+}
+
+// SAFETY: the pointers lead into `_pages`, which is itself Send, and are used through `&self` for
+// atomics and for copies that the ring's positions keep apart.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps fresh memory and writes its header.
+    pub(crate) fn create(memory: &OwnedFd, capacity: usize) -> Result<Self, OpenError> {
+        let mapping = Self::map(memory)?;
+        let header = mapping.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.byte_order.store(BYTE_ORDER, Ordering::Relaxed);
+        header.capacity.store(capacity as u64, Ordering::Relaxed);
+        for side in [&header.sender.0, &header.receiver.0] {
+            side.cpu.store(u32::MAX, Ordering::Relaxed);
+        }
+        // Last, so that whoever finds the magic finds the rest.
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(mapping)
+    }
+
+    /// Maps memory that came from another process, after checking what it says of itself.
+    pub(crate) fn open(memory: &OwnedFd) -> Result<Self, OpenError> {
+        let mapping = Self::map(memory)?;
+        let header = mapping.header();
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(OpenError::Incompatible {
+                what: "the memory does not begin as ours",
+            });
+        }
+        if header.version.load(Ordering::Relaxed) != VERSION
+            || header.byte_order.load(Ordering::Relaxed) != BYTE_ORDER
+        {
+            return Err(OpenError::Incompatible {
+                what: "another version of the memory's layout",
+            });
+        }
+        if header.capacity.load(Ordering::Relaxed) != mapping.capacity as u64 {
+            return Err(OpenError::Incompatible {
+                what: "a capacity that is not the memory's",
+            });
+        }
+        Ok(mapping)
+    }
+
+    fn map(memory: &OwnedFd) -> Result<Self, OpenError> {
+        // The seals before the size: of unsealed memory the size may change after the look. Only
+        // memfds have them, so this also refuses files whose pages come from who knows where.
+        if !rustix::fs::fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SEALS)) {
+            return Err(OpenError::Untrusted {
+                what: "shared memory that is not sealed",
+            });
+        }
+        let stat = rustix::fs::fstat(memory).map_err(|error| open_error("fstat", error))?;
+        let capacity = usize::try_from(stat.st_size)
+            .unwrap_or(0)
+            .saturating_sub(HEADER_LEN);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || !capacity.is_power_of_two()
+            || !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity)
+        {
+            return Err(OpenError::Incompatible {
+                what: "shared memory of an impossible size",
+            });
+        }
+        // Populated, so that the first lap does not fault page by page.
+        let pages = MmapOptions::new()
+            .len(HEADER_LEN + capacity)
+            .populate()
+            .map_raw(memory)
+            .map_err(|error| match Errno::from_io_error(&error) {
+                Some(errno) => open_error("mmap", errno),
+                None => OpenError::io("mmap", error),
+            })?;
+        let start = NonNull::new(pages.as_mut_ptr()).ok_or(OpenError::Untrusted {
+            what: "memory mapped at address zero",
+        })?;
+        // SAFETY: the mapping is HEADER_LEN + capacity bytes long.
+        let ring = unsafe { start.add(HEADER_LEN) };
+        Ok(Self {
+            header: start.cast(),
+            ring,
+            capacity,
+            _pages: pages,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: a mapping is aligned to pages and at least HEADER_LEN long, and the seals keep
+        // those pages there while `self` lives. All fields are atomics of integers: any bytes are
+        // valid, and another process may write them at any time.
+        unsafe { self.header.as_ref() }
+    }
+
+    /// Whether the memory still begins as ours: a peer may punch holes into sealed memory, which
+    /// then reads as zeros.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.header().magic.load(Ordering::Relaxed) == MAGIC
+    }
+
+    /// Where the ring's byte at `offset` lies, if `len` bytes from there are in the ring.
+    #[inline]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            offset <= self.capacity && len <= self.capacity - offset,
+            "outside the ring"
+        );
+        // SAFETY: the ring has `capacity` bytes, and `offset` is at most that, as just checked.
+        unsafe { self.ring.add(offset) }
+    }
+
+    #[inline]
+    fn word_at(&self, offset: usize) -> &AtomicU64 {
+        let word = self.at(offset, size_of::<u64>()).cast::<AtomicU64>();
+        assert!(word.is_aligned(), "a frame begins at a multiple of 8");
+        // SAFETY: eight bytes of the ring, aligned, alive as long as `self`. The owner of the
+        // bytes reaches them through this atomic, or by copies of payload bytes at other times.
+        unsafe { word.as_ref() }
+    }
+}
+
+impl Memory for Mapping {
+    #[inline]
+    fn tail(&self) -> &AtomicU64 {
+        &self.header().tail.0
+    }
+
+    #[inline]
+    fn head(&self) -> &AtomicU64 {
+        &self.header().head.0
+    }
+
+    #[inline]
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline]
+    fn store_word(&self, offset: usize, word: u64) {
+        self.word_at(offset).store(word, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn load_word(&self, offset: usize) -> u64 {
+        self.word_at(offset).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        let to = self.at(offset, bytes.len());
+        // SAFETY: `to` has room for `bytes` (checked by `at`), and private memory never overlaps
+        // the mapping. A peer that keeps to the protocol reads there only after the commit; one
+        // that does not gets mixed bytes in its own process.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+    }
+
+    #[inline]
+    fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
+        let from = self.at(offset, bytes.len());
+        // SAFETY: `from` has that many bytes (checked by `at`), and private memory never overlaps
+        // the mapping. A peer that keeps to the protocol does not write there before the head
+        // has passed; one that does can only choose which bytes this copy ends up with, and any
+        // bytes are a valid message.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+    }
+}
+
+/// The processor that this thread runs on: by the vDSO, no system call.
+pub(crate) fn current_cpu() -> u32 {
+    u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
+}
+
+/// The state words of both ends, mine first.
+impl Mapping {
+    #[inline]
+    pub(crate) fn statuses(&self, role: crate::link::Role) -> (&Status, &Status) {
+        let header = self.header();
+        match role {
+            crate::link::Role::Sender => (&header.sender.0, &header.receiver.0),
+            crate::link::Role::Receiver => (&header.receiver.0, &header.sender.0),
+        }
+    }
+}
+
+/// Adds to the peer's doorbell. A full counter (EAGAIN) rings just as well.
+pub(crate) fn ring(doorbell: impl AsFd) {
+    while rustix::io::write(&doorbell, &1u64.to_ne_bytes()) == Err(Errno::INTR) {}
+}
+
+/// Silences the own doorbell.
+pub(crate) fn silence(doorbell: impl AsFd) {
+    let mut counter = [0; 8];
+    while rustix::io::read(&doorbell, &mut counter) == Err(Errno::INTR) {}
+}

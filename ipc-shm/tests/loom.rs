@@ -1,0 +1,365 @@
+//! Every interleaving that the memory model allows, of the ring and of its sleeping.
+//!
+//! The sources are compiled into this test with loom's atomics in the place of the real ones. Loom
+//! explores no more than a handful of steps, so the rings are tiny: two or three messages in a
+//! ring of four words, which wraps, fills up and runs empty.
+
+#[path = "../src/parking.rs"]
+mod parking;
+#[path = "../src/ring.rs"]
+mod ring;
+
+/// Loom's atomics under the names that `src/sync.rs` gives to the real ones.
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+    pub(crate) fn publish(position: &AtomicU64, value: u64) {
+        position.swap(value, Ordering::SeqCst);
+        // Loom takes the swap for no more than acquire and release; on x86-64 it is the barrier.
+        fence(Ordering::SeqCst);
+    }
+}
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicBool;
+use loom::sync::{Arc, Condvar, Mutex};
+use parking::{Sleeper, Waker, is_closed};
+use ring::{Consumer, Memory, Producer};
+use sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Words whose unsynchronised use loom reports as a data race.
+struct Model {
+    tail: AtomicU64,
+    head: AtomicU64,
+    words: Vec<UnsafeCell<u64>>,
+    sender_state: AtomicU32,
+    receiver_state: AtomicU32,
+    receiver_bell: Bell,
+    sender_bell: Bell,
+}
+
+/// An eventfd with its `poll`.
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    fn new() -> Self {
+        Self {
+            rung: Mutex::new(false),
+            heard: Condvar::new(),
+        }
+    }
+
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.heard.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.heard.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+impl Model {
+    fn new(words: usize) -> Arc<Self> {
+        Arc::new(Self {
+            tail: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            words: (0..words).map(|_| UnsafeCell::new(0)).collect(),
+            sender_state: AtomicU32::new(0),
+            receiver_state: AtomicU32::new(0),
+            receiver_bell: Bell::new(),
+            sender_bell: Bell::new(),
+        })
+    }
+}
+
+impl Memory for Arc<Model> {
+    fn tail(&self) -> &AtomicU64 {
+        &self.tail
+    }
+
+    fn head(&self) -> &AtomicU64 {
+        &self.head
+    }
+
+    fn capacity(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    fn store_word(&self, offset: usize, word: u64) {
+        put(&self.words[offset / 8], word);
+    }
+
+    fn load_word(&self, offset: usize) -> u64 {
+        get(&self.words[offset / 8])
+    }
+
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        for (at, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            put(&self.words[offset / 8 + at], u64::from_le_bytes(word));
+        }
+    }
+
+    fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
+        for (at, chunk) in bytes.chunks_mut(8).enumerate() {
+            let word = get(&self.words[offset / 8 + at]).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "loom's cell checks the access while the model runs"
+)]
+fn put(cell: &UnsafeCell<u64>, word: u64) {
+    cell.with_mut(|cell| {
+        // SAFETY: loom fails the model if anybody else uses the cell meanwhile.
+        unsafe { *cell = word }
+    });
+}
+
+#[expect(
+    unsafe_code,
+    reason = "loom's cell checks the access while the model runs"
+)]
+fn get(cell: &UnsafeCell<u64>) -> u64 {
+    cell.with(|cell| {
+        // SAFETY: loom fails the model if anybody writes the cell meanwhile.
+        unsafe { *cell }
+    })
+}
+
+fn try_send(ring: &mut Producer<Arc<Model>>, message: &[u8]) -> bool {
+    let Some(room) = ring.reserve(message.len()).unwrap() else {
+        return false;
+    };
+    ring.fill(room, 0, message);
+    ring.commit(room, message.len());
+    true
+}
+
+fn try_recv(ring: &mut Consumer<Arc<Model>>) -> Option<Vec<u8>> {
+    let found = ring.peek().unwrap()?;
+    let mut message = vec![0; found.len];
+    ring.copy(found, 0, &mut message);
+    ring.consume(found);
+    Some(message)
+}
+
+/// Sends, sleeping while there is no room, as `link.rs` does.
+fn send(ring: &mut Producer<Arc<Model>>, sleeper: &mut Sleeper, waker: &mut Waker, message: &[u8]) {
+    let model = ring.memory().clone();
+    while !try_send(ring, message) {
+        sleeper.announce(&model.sender_state);
+        let sent = try_send(ring, message);
+        if !sent {
+            model.sender_bell.sleep();
+        }
+        sleeper.retract(&model.sender_state);
+        if sent {
+            break;
+        }
+    }
+    if waker.must_ring(&model.receiver_state) {
+        model.receiver_bell.ring();
+    }
+}
+
+/// Receives, sleeping while there is nothing, as `link.rs` does; `None` once the sender closed.
+fn recv(
+    ring: &mut Consumer<Arc<Model>>,
+    sleeper: &mut Sleeper,
+    waker: &mut Waker,
+) -> Option<Vec<u8>> {
+    let model = ring.memory().clone();
+    let message = loop {
+        if let Some(message) = try_recv(ring) {
+            break message;
+        }
+        sleeper.announce(&model.receiver_state);
+        let message = try_recv(ring);
+        let closed = is_closed(&model.sender_state);
+        if message.is_none() && !closed {
+            model.receiver_bell.sleep();
+        }
+        sleeper.retract(&model.receiver_state);
+        if let Some(message) = message {
+            break message;
+        }
+        if closed {
+            // Once more: what was published before the closing is visible now.
+            break try_recv(ring)?;
+        }
+    };
+    if waker.must_ring(&model.sender_state) {
+        model.sender_bell.ring();
+    }
+    Some(message)
+}
+
+/// Three preemptions find the races of two threads; without a bound the larger models would take
+/// hours.
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+#[test]
+fn messages_arrive_whole_and_in_order_without_a_data_race() {
+    explore(4, || {
+        let model = Model::new(4);
+        let mut producer = Producer::attach(model.clone()).unwrap();
+        let mut consumer = Consumer::attach(model).unwrap();
+        let sender = loom::thread::spawn(move || {
+            let mut sent = 0u8;
+            for message in [&b"1"[..], b"", b"3"] {
+                if !try_send(&mut producer, message) {
+                    break;
+                }
+                sent += 1;
+            }
+            sent
+        });
+        let mut received = Vec::new();
+        for _ in 0..2 {
+            received.extend(try_recv(&mut consumer));
+        }
+        let sent = sender.join().unwrap();
+        while let Some(message) = try_recv(&mut consumer) {
+            received.push(message);
+        }
+        let expected = [&b"1"[..], b"", b"3"];
+        assert_eq!(received, expected[..usize::from(sent)]);
+    });
+}
+
+#[test]
+fn no_wake_up_of_a_receiver_is_lost() {
+    explore(3, || {
+        let model = Model::new(4);
+        let mut consumer = Consumer::attach(model.clone()).unwrap();
+        let sender = loom::thread::spawn({
+            let model = model.clone();
+            move || {
+                let mut producer = Producer::attach(model.clone()).unwrap();
+                let mut sleeper = Sleeper::attach(&model.sender_state);
+                let mut waker = Waker::default();
+                send(&mut producer, &mut sleeper, &mut waker, b"1");
+                send(&mut producer, &mut sleeper, &mut waker, b"2");
+            }
+        });
+        let mut sleeper = Sleeper::attach(&model.receiver_state);
+        let mut waker = Waker::default();
+        assert_eq!(
+            recv(&mut consumer, &mut sleeper, &mut waker),
+            Some(b"1".to_vec())
+        );
+        assert_eq!(
+            recv(&mut consumer, &mut sleeper, &mut waker),
+            Some(b"2".to_vec())
+        );
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn no_wake_up_of_a_sender_is_lost_and_the_ring_wraps() {
+    explore(3, || {
+        // Room for one message of two words at a time: the second waits, the third wraps.
+        let model = Model::new(4);
+        let mut consumer = Consumer::attach(model.clone()).unwrap();
+        let sender = loom::thread::spawn({
+            let model = model.clone();
+            move || {
+                let mut producer = Producer::attach(model.clone()).unwrap();
+                let mut sleeper = Sleeper::attach(&model.sender_state);
+                let mut waker = Waker::default();
+                for message in [b"1", b"2", b"3"] {
+                    send(&mut producer, &mut sleeper, &mut waker, message);
+                }
+            }
+        });
+        let mut sleeper = Sleeper::attach(&model.receiver_state);
+        let mut waker = Waker::default();
+        for message in [b"1", b"2", b"3"] {
+            assert_eq!(
+                recv(&mut consumer, &mut sleeper, &mut waker),
+                Some(message.to_vec())
+            );
+        }
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn the_end_comes_after_the_last_message() {
+    explore(3, || {
+        let model = Model::new(4);
+        let mut consumer = Consumer::attach(model.clone()).unwrap();
+        let sender = loom::thread::spawn({
+            let model = model.clone();
+            move || {
+                let mut producer = Producer::attach(model.clone()).unwrap();
+                let mut sleeper = Sleeper::attach(&model.sender_state);
+                let mut waker = Waker::default();
+                send(&mut producer, &mut sleeper, &mut waker, b"1");
+                sleeper.close(&model.sender_state);
+                // The farewell on the lifeline, which wakes whoever sleeps.
+                model.receiver_bell.ring();
+            }
+        });
+        let mut sleeper = Sleeper::attach(&model.receiver_state);
+        let mut waker = Waker::default();
+        assert_eq!(
+            recv(&mut consumer, &mut sleeper, &mut waker),
+            Some(b"1".to_vec())
+        );
+        assert_eq!(recv(&mut consumer, &mut sleeper, &mut waker), None);
+        sender.join().unwrap();
+    });
+}
+
+/// The model must be able to see the mistake that it is there to exclude: a waker that clears the
+/// sleeper's bit itself, after publishing, wipes out the announcement of the next sleep.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_waker_that_clears_the_bit_loses_a_wake_up() {
+    explore(4, || {
+        let asleep = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicU64::new(0));
+        let bell = Arc::new(Bell::new());
+        let waker = loom::thread::spawn({
+            let (asleep, count, bell) = (asleep.clone(), count.clone(), bell.clone());
+            move || {
+                for value in 1..=2 {
+                    sync::publish(&count, value);
+                    if asleep.load(Ordering::Relaxed) {
+                        bell.ring();
+                        asleep.store(false, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        for value in 1..=2 {
+            while count.load(Ordering::Acquire) < value {
+                asleep.store(true, Ordering::Relaxed);
+                loom::sync::atomic::fence(Ordering::SeqCst);
+                if count.load(Ordering::Acquire) < value {
+                    bell.sleep();
+                }
+            }
+        }
+        waker.join().unwrap();
+    });
+}
