@@ -1,1 +1,23 @@
-//! Work in progress.
+#![doc = include_str!("../README.md")]
+
+mod channel;
+mod credentials;
+mod farewell;
+mod frame;
+mod handoff;
+mod listener;
+mod options;
+mod receiver;
+mod sender;
+mod sys;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::Socket;
+pub use credentials::Credentials;
+pub use listener::Listener;
+pub use options::{Address, MAX_MESSAGE, Options};
+pub use receiver::Receiver;
+pub use sender::Sender;

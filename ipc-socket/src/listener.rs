@@ -1,0 +1,292 @@
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use ipc_core::rendezvous::{bind_socket, connect_socket, release_socket};
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Name, OpenError, Wait};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::credentials::trust;
+use crate::sys::{self, Sleep, Transport};
+use crate::{Address, Options, Receiver};
+
+/// A bound address; each connection it accepts is a channel of its own.
+pub struct Listener {
+    socket: OwnedFd,
+    place: Place,
+    options: Options,
+    /// A forked child's copy must not remove the name of its parent.
+    owner: rustix::process::Pid,
+}
+
+enum Place {
+    /// With device and inode, so that a drop removes only what this listener made.
+    Path(Name, (u64, u64)),
+    Abstract,
+    Tcp(SocketAddr),
+}
+
+const BACKLOG: i32 = 64;
+/// How long a connector may take to greet, lest a silent one holds up the others.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connector sleeps between two looks for its listener.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// What a connector says first: these bytes, the longest message it may send (u32 LE), whether
+/// with descriptors.
+const MAGIC: [u8; 8] = *b"IPCSOCK1";
+const GREETING: usize = MAGIC.len() + 5;
+
+impl Listener {
+    pub(crate) fn bind(address: &Address, options: &Options) -> Result<Self, OpenError> {
+        options.check()?;
+        let (socket, place) = match address {
+            Address::Unix(name) => {
+                let (socket, identity) = bind_socket(name)?;
+                (socket, Place::Path(name.clone(), identity))
+            }
+            Address::Abstract(name) => (bind_abstract(name)?, Place::Abstract),
+            Address::Tcp(host) => bind_tcp(host)?,
+        };
+        let owner = rustix::process::getpid();
+        Ok(Self {
+            socket,
+            place,
+            options: options.clone(),
+            owner,
+        })
+    }
+
+    /// The address of a TCP listener, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Place::Tcp(address) => Some(address),
+            Place::Path(..) | Place::Abstract => None,
+        }
+    }
+
+    /// One visitor, or why it was turned away.
+    fn admit(&self, visitor: OwnedFd) -> Result<Receiver, OpenError> {
+        let transport = sys::transport(visitor.as_fd())?;
+        if transport == Transport::Unix {
+            trust(visitor.as_fd())?;
+        } else {
+            no_delay(visitor.as_fd())?;
+        }
+        let greeting = read_greeting(visitor.as_fd())?;
+        let incompatible = |what| Err(OpenError::Incompatible { what });
+        if greeting[..MAGIC.len()] != MAGIC {
+            return incompatible("it does not greet as a socket channel");
+        }
+        let [a, b, c, d, descriptors] = greeting[MAGIC.len()..] else {
+            unreachable!()
+        };
+        let max_message = u32::from_le_bytes([a, b, c, d]) as usize;
+        if max_message > self.options.max_message {
+            return incompatible("its messages may exceed this listener's maximum");
+        }
+        if descriptors != 0 && !self.options.descriptors {
+            return incompatible("it may send descriptors, which this listener does not take");
+        }
+        let descriptors = descriptors != 0 && transport == Transport::Unix;
+        let options = Options {
+            max_message,
+            descriptors,
+            ..self.options.clone()
+        };
+        Ok(Receiver::new(visitor, transport, &options))
+    }
+}
+
+impl ipc_core::Listener for Listener {
+    type Receiver = Receiver;
+
+    fn accept(&mut self, wait: Wait) -> Result<Receiver, OpenError> {
+        loop {
+            match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
+                Ok(visitor) => {
+                    if let Ok(receiver) = self.admit(visitor) {
+                        return Ok(receiver);
+                    }
+                    continue;
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(sys::open_error("accept4", error)),
+            }
+            match poll([(self.socket.as_fd(), Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
+                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
+                Err(error) => return Err(OpenError::io("ppoll", error)),
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Place::Path(name, identity) = &self.place
+            && self.owner == rustix::process::getpid()
+        {
+            release_socket(name, *identity);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects a socket to whoever listens at `address`, and greets.
+pub(crate) fn connect(
+    address: &Address,
+    options: &Options,
+    wait: Wait,
+) -> Result<(OwnedFd, Transport), OpenError> {
+    let (socket, transport) = match address {
+        Address::Unix(name) => (connect_socket(name, wait)?, Transport::Unix),
+        Address::Abstract(name) => (retry(wait, || connect_abstract(name))?, Transport::Unix),
+        Address::Tcp(host) => (retry(wait, || connect_tcp(host, wait))?, Transport::Tcp),
+    };
+    sys::make_blocking(socket.as_fd())?;
+    let mut greeting = [0; GREETING];
+    greeting[..MAGIC.len()].copy_from_slice(&MAGIC);
+    greeting[MAGIC.len()..GREETING - 1]
+        .copy_from_slice(&(options.max_message as u32).to_le_bytes());
+    greeting[GREETING - 1] = options.descriptors.into();
+    // The buffer of a new socket holds more than this, so it neither waits nor falls short.
+    match sys::send(socket.as_fd(), &greeting, Sleep::Never) {
+        Ok(_) => Ok((socket, transport)),
+        Err(error) => Err(OpenError::io("send", error)),
+    }
+}
+
+fn retry(
+    wait: Wait,
+    mut attempt: impl FnMut() -> Result<OwnedFd, OpenError>,
+) -> Result<OwnedFd, OpenError> {
+    loop {
+        match attempt() {
+            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
+            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
+            Err(OpenError::NotFound) => {}
+            outcome => return outcome,
+        }
+        let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
+        let _ = poll([], Wait::at_most(pause));
+    }
+}
+
+fn bind_abstract(name: &str) -> Result<OwnedFd, OpenError> {
+    let socket = unix_socket()?;
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())
+        .map_err(|error| OpenError::io("bind", error))?;
+    match rustix::net::bind(&socket, &address) {
+        Ok(()) => {}
+        // The name goes with its socket, so whoever holds it lives.
+        Err(Errno::ADDRINUSE) => return Err(OpenError::NameInUse),
+        Err(error) => return Err(OpenError::io("bind", error)),
+    }
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| OpenError::io("listen", error))?;
+    Ok(socket)
+}
+
+fn connect_abstract(name: &str) -> Result<OwnedFd, OpenError> {
+    let socket = unix_socket()?;
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())
+        .map_err(|error| OpenError::io("connect", error))?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        // EAGAIN: the listener's backlog is full.
+        Err(Errno::CONNREFUSED | Errno::AGAIN | Errno::INTR) => return Err(OpenError::NotFound),
+        Err(error) => return Err(OpenError::io("connect", error)),
+    }
+    // No mode protects the name: a stranger may have taken it first.
+    trust(socket.as_fd())?;
+    Ok(socket)
+}
+
+fn unix_socket() -> Result<OwnedFd, OpenError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(|error| sys::open_error("socket", error))
+}
+
+fn bind_tcp(host: &str) -> Result<(OwnedFd, Place), OpenError> {
+    let listener = match TcpListener::bind(host) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            return Err(OpenError::NameInUse);
+        }
+        Err(error) => return Err(OpenError::io("bind", error)),
+    };
+    let address = listener
+        .local_addr()
+        .map_err(|error| OpenError::io("getsockname", error))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|error| OpenError::io("fcntl", error))?;
+    Ok((listener.into(), Place::Tcp(address)))
+}
+
+fn connect_tcp(host: &str, wait: Wait) -> Result<OwnedFd, OpenError> {
+    let addresses = host
+        .to_socket_addrs()
+        .map_err(|error| OpenError::io("getaddrinfo", error))?;
+    for address in addresses {
+        // At least a millisecond: connecting takes a round trip, also when nobody is to wait.
+        let limit = wait.remaining().map_or(PATIENCE, |left| left.min(PATIENCE));
+        if let Ok(stream) =
+            TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1)))
+        {
+            // A port that nobody listens on may connect to itself (simultaneous open).
+            if stream.local_addr().ok() == Some(address) {
+                continue;
+            }
+            let socket = OwnedFd::from(stream);
+            no_delay(socket.as_fd())?;
+            return Ok(socket);
+        }
+    }
+    Err(OpenError::NotFound)
+}
+
+/// Messages leave at once instead of waiting for the acknowledgement of those before (`tcp(7)`).
+fn no_delay(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
+    rustix::net::sockopt::set_tcp_nodelay(socket, true)
+        .map_err(|error| OpenError::io("setsockopt", error))
+}
+
+fn read_greeting(visitor: BorrowedFd<'_>) -> Result<[u8; GREETING], OpenError> {
+    let wait = Wait::at_most(PATIENCE);
+    let mut greeting = [0; GREETING];
+    let mut filled = 0;
+    while filled < GREETING {
+        match sys::recv(visitor, &mut greeting[filled..], Sleep::Never) {
+            Ok(0) => return Err(OpenError::NotFound),
+            Ok(bytes) => filled += bytes,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => match poll([(visitor, Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
+                Err(error) => return Err(OpenError::io("ppoll", error)),
+            },
+            Err(error) => return Err(OpenError::io("recv", error)),
+        }
+    }
+    Ok(greeting)
+}

@@ -1,0 +1,410 @@
+use std::cell::Cell;
+use std::fmt;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ipc_core::wait::Interest;
+use ipc_core::{Limit, Limits, Pollable, SendError, Wait, Waiter};
+use rustix::io::Errno;
+
+use crate::farewell::{self, Gone, Owed};
+use crate::frame::{self, HEADER, Pieces, RIGHTS_MAX, Run, WHOLE_MAX};
+use crate::sys::{self, MAX_DESCRIPTORS, Transport};
+use crate::wait::{Stop, complete};
+use crate::{Credentials, Options};
+
+/// The sending end of a socket channel. Dropping it closes the channel in good order.
+pub struct Sender {
+    pub(crate) socket: OwnedFd,
+    pub(crate) transport: Transport,
+    pub(crate) max_message: usize,
+    pub(crate) descriptors: bool,
+    /// Size of the send buffer as the kernel counts.
+    pub(crate) buffer: usize,
+    pub(crate) waiter: Waiter,
+    /// Where small messages are put together with their headers, for one `send(2)`.
+    pub(crate) scratch: Box<[u8]>,
+    /// What a message that was given up half way still owes to the stream.
+    pub(crate) owed: Owed,
+    pub(crate) gone: Option<Gone>,
+    pub(crate) released: Cell<bool>,
+}
+
+/// Up to here a copy beside the header is cheaper than a second slice.
+const COPY_MAX: usize = 4 << 10;
+/// Slices of one `sendmsg(2)` for a message in pieces: two a piece, 1 MiB at a time.
+const SLICES: usize = 34;
+
+impl Sender {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        transport: Transport,
+        buffer: usize,
+        options: &Options,
+    ) -> Self {
+        Self {
+            socket,
+            transport,
+            max_message: options.max_message,
+            descriptors: options.descriptors,
+            buffer,
+            waiter: Waiter::new(options.wait_strategy),
+            scratch: vec![0; HEADER + WHOLE_MAX].into_boxed_slice(),
+            owed: Owed::default(),
+            gone: None,
+            released: Cell::new(false),
+        }
+    }
+
+    /// Sends a message together with copies of descriptors, both or neither. The receiver takes
+    /// them by [`Receiver::recv_with_descriptors`](crate::Receiver::recv_with_descriptors).
+    ///
+    /// # Errors
+    /// As [`ipc_core::Sender::send_with`]; `TooLong` above 32,763 B; `Limit` for more than 253
+    /// descriptors, for a channel made without
+    /// [`Options::descriptors`](crate::Options::descriptors), or for too many descriptors under
+    /// way (ETOOMANYREFS).
+    pub fn send_with_descriptors(
+        &mut self,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        wait: Wait,
+    ) -> Result<(), SendError> {
+        if !self.descriptors {
+            return Err(SendError::Limit(Limit {
+                name: "Options::descriptors",
+                value: Some(0),
+                advice: "open the channel with descriptors(true), over a Unix socket",
+            }));
+        }
+        if descriptors.len() > MAX_DESCRIPTORS {
+            return Err(SendError::Limit(Limit {
+                name: "SCM_MAX_FD",
+                value: Some(MAX_DESCRIPTORS as u64),
+                advice: "send the descriptors in several messages",
+            }));
+        }
+        let max = RIGHTS_MAX.min(self.max_message);
+        self.check(message.len(), max)?;
+        self.settle(wait)?;
+        let header = frame::rights(message.len());
+        let count = [descriptors.len() as u8];
+        let slices = [
+            IoSlice::new(&header),
+            IoSlice::new(&count),
+            IoSlice::new(message),
+        ];
+        let socket = self.socket.as_fd();
+        let outcome = complete(
+            &self.socket,
+            Interest::Write,
+            &mut self.waiter,
+            wait,
+            |sleep| {
+                if descriptors.is_empty() {
+                    sys::send_slices(socket, &slices, sleep)
+                } else {
+                    sys::send_rights(socket, &slices, descriptors, sleep)
+                }
+            },
+        );
+        outcome.map(drop).map_err(|stop| self.explain(stop))
+    }
+
+    /// Who made the other end, as the kernel recorded it when the two were connected. Of a
+    /// [`pair`](ipc_core::Channel::pair) that is the process that called it, not the one that
+    /// uses the other end now. `None` over TCP.
+    #[must_use]
+    pub fn peer_credentials(&self) -> Option<Credentials> {
+        Credentials::of(self.socket.as_fd(), self.transport)
+    }
+
+    fn check(&self, len: usize, max: usize) -> Result<(), SendError> {
+        if let Some(gone) = self.gone {
+            return Err(gone.to_send());
+        }
+        if len > max {
+            return Err(SendError::TooLong { len, max });
+        }
+        Ok(())
+    }
+
+    /// Pays what is owed, before anything else may enter the stream.
+    fn settle(&mut self, wait: Wait) -> Result<(), SendError> {
+        while !self.owed.is_empty() {
+            let (socket, owed) = (self.socket.as_fd(), &self.owed);
+            let paid = complete(
+                &self.socket,
+                Interest::Write,
+                &mut self.waiter,
+                wait,
+                |sleep| sys::send_slices(socket, &owed.slices(), sleep),
+            );
+            match paid {
+                Ok(bytes) => self.owed.pay(bytes),
+                Err(stop) => return Err(self.explain(stop)),
+            }
+        }
+        Ok(())
+    }
+
+    /// One frame in one buffer of the kernel: all of it or nothing, and one system call.
+    #[inline]
+    fn send_whole(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
+        let header = frame::whole(message.len());
+        let socket = self.socket.as_fd();
+        let length = HEADER + message.len();
+        let outcome = if length <= COPY_MAX {
+            let frame = &mut self.scratch[..length];
+            frame[..HEADER].copy_from_slice(&header);
+            frame[HEADER..].copy_from_slice(message);
+            complete(
+                &self.socket,
+                Interest::Write,
+                &mut self.waiter,
+                wait,
+                |sleep| sys::send(socket, frame, sleep),
+            )
+        } else {
+            let slices = [IoSlice::new(&header), IoSlice::new(message)];
+            complete(
+                &self.socket,
+                Interest::Write,
+                &mut self.waiter,
+                wait,
+                |sleep| sys::send_slices(socket, &slices, sleep),
+            )
+        };
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(stop) => Err(self.explain(stop)),
+        }
+    }
+
+    /// A message that the kernel may take in several buffers.
+    fn send_pieces(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
+        let pieces = Pieces::of(message.len());
+        if wait == Wait::Never && message.len() > WHOLE_MAX {
+            self.expect_room(pieces.total())?;
+        }
+        let mut sent = 0;
+        while sent < pieces.total() {
+            match self.push(message, pieces, sent, wait) {
+                Ok(bytes) => sent += bytes,
+                Err(stop) => {
+                    if sent > 0 {
+                        self.owed = Owed::after(pieces, sent);
+                    }
+                    return Err(self.explain(stop));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message can be sent without waiting. Beginning one that cannot would fill the
+    /// buffer with pieces to be taken back, again at every attempt, and never get through.
+    fn expect_room(&mut self, bytes: usize) -> Result<(), SendError> {
+        let charge = sys::charge(bytes);
+        if charge > self.buffer {
+            return Err(SendError::Limit(Limit {
+                name: "SO_SNDBUF",
+                value: Some(self.buffer as u64),
+                advice: "this message exceeds the whole buffer: wait while it is sent, or ask for \
+                         more capacity",
+            }));
+        }
+        match sys::in_use(self.socket.as_fd()) {
+            Ok(used) if used + charge > self.buffer => {
+                // Nothing is sent, so the kernel has to be asked otherwise whether anybody reads.
+                if sys::hung_up(self.socket.as_fd()) {
+                    return Err(self.explain(Stop::Failed(Errno::PIPE)));
+                }
+                Err(SendError::Full)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError::io("ioctl", error)),
+        }
+    }
+
+    /// Gives the kernel what stands at `sent` and after it.
+    fn push(
+        &mut self,
+        message: &[u8],
+        pieces: Pieces,
+        sent: usize,
+        wait: Wait,
+    ) -> Result<usize, Stop> {
+        let mut headers = [[0; HEADER]; SLICES];
+        let mut runs = [None; SLICES];
+        let mut offset = sent;
+        for (run, header) in runs.iter_mut().zip(&mut headers) {
+            *run = pieces.at(offset);
+            match *run {
+                Some(Run::Header { piece, .. }) => *header = frame::part(piece),
+                Some(Run::Verdict { .. }) => *header = frame::END,
+                Some(Run::Payload { .. }) => {}
+                None => break,
+            }
+            offset += run.map_or(0, Run::len);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for ((slice, run), header) in slices.iter_mut().zip(runs).zip(&headers) {
+            *slice = match run {
+                Some(Run::Header { from, .. } | Run::Verdict { from }) => {
+                    IoSlice::new(&header[from..])
+                }
+                Some(Run::Payload { from, to }) => IoSlice::new(&message[from..to]),
+                None => break,
+            };
+            count += 1;
+        }
+        let (socket, slices) = (self.socket.as_fd(), &slices[..count]);
+        complete(
+            &self.socket,
+            Interest::Write,
+            &mut self.waiter,
+            wait,
+            |sleep| sys::send_slices(socket, slices, sleep),
+        )
+    }
+
+    #[cold]
+    fn explain(&mut self, stop: Stop) -> SendError {
+        match stop {
+            Stop::WouldWait => SendError::Full,
+            Stop::TimedOut => SendError::TimedOut,
+            Stop::Failed(Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT) => {
+                let gone = farewell::ask(self.socket.as_fd());
+                self.gone = Some(gone);
+                gone.to_send()
+            }
+            Stop::Failed(Errno::TOOMANYREFS) => SendError::Limit(Limit {
+                name: "RLIMIT_NOFILE",
+                value: None,
+                advice: "let the receiver take the descriptors that are under way",
+            }),
+            Stop::Failed(Errno::NOBUFS | Errno::NOMEM) => SendError::Limit(Limit {
+                name: "memory",
+                value: None,
+                advice: "free memory or raise the limit of the control group",
+            }),
+            Stop::Failed(error) => SendError::io("sendmsg", error),
+        }
+    }
+}
+
+impl ipc_core::Sender for Sender {
+    #[inline]
+    fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
+        self.check(message.len(), self.max_message)?;
+        if !self.owed.is_empty() {
+            self.settle(wait)?;
+        }
+        // TCP takes any number of bytes, so there every message comes in pieces.
+        if self.transport == Transport::Unix && message.len() <= WHOLE_MAX {
+            self.send_whole(message, wait)
+        } else {
+            self.send_pieces(message, wait)
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            max_message: self.max_message,
+            depth_messages: None,
+            depth_bytes: Some(sys::uncharge(self.buffer)),
+        }
+    }
+
+    /// As many messages as fit into 32 KiB with their headers go in one `send(2)`, all of them or
+    /// none; over TCP one message a call.
+    fn send_batch_with(&mut self, batch: &[IoSlice<'_>], wait: Wait) -> Result<usize, SendError> {
+        let mut sent = 0;
+        let mut wait = wait;
+        while sent < batch.len() {
+            let (count, outcome) = if self.transport == Transport::Unix {
+                self.send_together(&batch[sent..], wait)
+            } else {
+                (1, self.send_with(&batch[sent], wait))
+            };
+            match outcome {
+                Ok(()) => sent += count,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => break,
+            }
+            wait = Wait::Never;
+        }
+        Ok(sent)
+    }
+}
+
+impl Sender {
+    /// The first messages of a batch that is not empty: how many, and how it went.
+    fn send_together(
+        &mut self,
+        batch: &[IoSlice<'_>],
+        wait: Wait,
+    ) -> (usize, Result<(), SendError>) {
+        let (mut count, mut length) = (0, 0);
+        for message in batch {
+            let end = length + HEADER + message.len();
+            if end > self.scratch.len() || message.len() > self.max_message {
+                break;
+            }
+            self.scratch[length..length + HEADER].copy_from_slice(&frame::whole(message.len()));
+            self.scratch[length + HEADER..end].copy_from_slice(message);
+            (count, length) = (count + 1, end);
+        }
+        if count < 2 {
+            return (1, ipc_core::Sender::send_with(self, &batch[0], wait));
+        }
+        if let Some(gone) = self.gone {
+            return (0, Err(gone.to_send()));
+        }
+        if let Err(error) = self.settle(wait) {
+            return (0, Err(error));
+        }
+        let (socket, frames) = (self.socket.as_fd(), &self.scratch[..length]);
+        let outcome = complete(
+            &self.socket,
+            Interest::Write,
+            &mut self.waiter,
+            wait,
+            |sleep| sys::send(socket, frames, sleep),
+        );
+        (count, outcome.map(drop).map_err(|stop| self.explain(stop)))
+    }
+}
+
+impl Pollable for Sender {
+    fn interest(&self) -> Interest {
+        Interest::Write
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if self.released.get() || self.gone.is_some() {
+            return;
+        }
+        farewell::say(self.socket.as_fd(), &mut self.owed);
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("socket", &self.socket)
+            .field("transport", &self.transport)
+            .field("max_message", &self.max_message)
+            .finish_non_exhaustive()
+    }
+}
