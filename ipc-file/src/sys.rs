@@ -1,0 +1,270 @@
+//! Every system call and every raw pointer of this crate.
+#![expect(
+    unsafe_code,
+    reason = "records are read and written through a shared mapping"
+)]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use ipc_core::{Limit, OpenError, RecvError, SendError};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::event::EventfdFlags;
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::process::Resource;
+
+/// Who may write through a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// A shared mapping of a file from its beginning, reached by copies and atomics only: no reference
+/// to its bytes ever exists, since another process may write them at any time.
+///
+/// The file was allocated whole before it was mapped, so a touch never meets a full disk; only
+/// truncation by a process of the same user could raise SIGBUS here.
+#[derive(Debug)]
+pub(crate) struct Map {
+    raw: MmapRaw,
+    access: Access,
+}
+
+impl Map {
+    pub(crate) fn new(file: BorrowedFd<'_>, len: usize, access: Access) -> io::Result<Self> {
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let raw = match access {
+            Access::Read => options.map_raw_read_only(file.as_raw_fd()),
+            Access::Write => options.map_raw(file.as_raw_fd()),
+        }?;
+        Ok(Self { raw, access })
+    }
+
+    fn check(&self, at: usize, len: usize) {
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.raw.len());
+        assert!(
+            fits,
+            "an access beyond the mapping was not caught by its caller"
+        );
+    }
+
+    /// A word that may be read, and stored to if the mapping was made for writing.
+    #[inline]
+    pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
+        self.check(at, 8);
+        assert!(at.is_multiple_of(8));
+        // SAFETY: within the mapping by the check above.
+        let word = unsafe { self.raw.as_mut_ptr().add(at) };
+        // SAFETY: mappings begin at a page and `at` is a multiple of 8, the mapping lives as long
+        // as `self`, and every process reaches this word by atomics.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    /// A half word of a mapping for writing, for flags and futexes.
+    #[inline]
+    pub(crate) fn flag(&self, at: usize) -> &AtomicU32 {
+        self.check(at, 4);
+        assert!(at.is_multiple_of(4) && self.access == Access::Write);
+        // SAFETY: within the mapping by the check above.
+        let flag = unsafe { self.raw.as_mut_ptr().add(at) };
+        // SAFETY: aligned to 4, alive as long as `self`, and never reached as half of a word.
+        unsafe { AtomicU32::from_ptr(flag.cast()) }
+    }
+
+    /// Copies bytes in.
+    #[inline]
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(self.access == Access::Write);
+        self.check(at, bytes.len());
+        // SAFETY: within the mapping by the check above.
+        let to = unsafe { self.raw.as_mut_ptr().add(at) };
+        // SAFETY: both ranges are valid for `bytes.len()`, and a slice of this process never
+        // overlaps a mapping to which no reference exists.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    /// Copies bytes out. They may change under the copy: check the copy, not the mapping.
+    #[inline]
+    pub(crate) fn read(&self, at: usize, bytes: &mut [u8]) {
+        self.check(at, bytes.len());
+        // SAFETY: within the mapping by the check above.
+        let from = unsafe { self.raw.as_ptr().add(at) };
+        // SAFETY: both ranges are valid for `bytes.len()` and do not overlap, as in `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+    }
+}
+
+/// What went wrong below the contract; becomes the error of whichever operation met it.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Limit(Limit),
+    Corrupt(&'static str),
+    Io(&'static str, io::Error),
+}
+
+impl Fault {
+    pub(crate) fn io(call: &'static str) -> impl Fn(Errno) -> Self {
+        move |error| Self::Io(call, error.into())
+    }
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Limit(limit) => Self::Limit(limit),
+            Fault::Corrupt(what) => Self::Io {
+                call: "recovery",
+                source: io::Error::new(io::ErrorKind::InvalidData, what),
+            },
+            Fault::Io(call, source) => Self::Io { call, source },
+        }
+    }
+}
+
+impl From<Fault> for SendError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Limit(limit) => Self::Limit(limit),
+            Fault::Corrupt(what) => Self::Corrupt { what },
+            Fault::Io(call, source) => Self::Io { call, source },
+        }
+    }
+}
+
+impl From<Fault> for RecvError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Limit(limit) => Self::Limit(limit),
+            Fault::Corrupt(what) => Self::Corrupt { what },
+            Fault::Io(call, source) => Self::Io { call, source },
+        }
+    }
+}
+
+/// Gives a file its whole storage at once: a full disk is an error here, not SIGBUS at a store.
+pub(crate) fn allocate(file: BorrowedFd<'_>, len: u64) -> Result<(), Fault> {
+    // Growing beyond RLIMIT_FSIZE raises SIGXFSZ, which ends the process (setrlimit(2)): ask first.
+    if let Some(most) = rustix::process::getrlimit(Resource::Fsize).current
+        && len > most
+    {
+        return Err(Fault::Limit(Limit {
+            name: "RLIMIT_FSIZE",
+            value: Some(most),
+            advice: "raise it with `ulimit -f` or ask for a smaller capacity",
+        }));
+    }
+    loop {
+        let full = match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(Errno::NOSPC) => "free space of the file system",
+            Err(Errno::DQUOT) => "disk quota",
+            Err(Errno::FBIG) => "largest file of the file system",
+            Err(error) => return Err(Fault::Io("fallocate", error.into())),
+        };
+        let free = rustix::fs::fstatfs(file).ok().map(|fs| {
+            let block = u64::try_from(fs.f_bsize).unwrap_or(0);
+            fs.f_bavail.saturating_mul(block)
+        });
+        return Err(Fault::Limit(Limit {
+            name: full,
+            value: free,
+            advice: "free some, ask for a smaller capacity or choose another directory",
+        }));
+    }
+}
+
+/// An allocated file of no name below `directory`: it is gone when the last descriptor closes,
+/// however its holders end.
+pub(crate) fn unnamed_file(directory: &Path, len: u64) -> Result<OwnedFd, Fault> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    // O_EXCL: no linkat(2) can give it a name later (open(2)).
+    let file = match rustix::fs::open(directory, flags | OFlags::TMPFILE | OFlags::EXCL, mode) {
+        // A file system without O_TMPFILE, or a kernel that took it for O_DIRECTORY.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) if directory.is_dir() => {
+            let path = directory.join(format!(".ipc-file-{:016x}", random()));
+            let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = rustix::fs::open(&path, flags, mode).map_err(Fault::io("open"))?;
+            rustix::fs::unlink(&path).map_err(Fault::io("unlink"))?;
+            file
+        }
+        outcome => outcome.map_err(Fault::io("open"))?,
+    };
+    allocate(file.as_fd(), len)?;
+    Ok(file)
+}
+
+const CONTROL_NAME: &CStr = c"ipc-file-control";
+const CONTROL_SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// A page of memory that nobody can shrink, so that no access to it can fault.
+pub(crate) fn sealed_page(len: u64) -> Result<OwnedFd, Fault> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let page = rustix::fs::memfd_create(CONTROL_NAME, flags).map_err(Fault::io("memfd_create"))?;
+    allocate(page.as_fd(), len)?;
+    rustix::fs::fcntl_add_seals(&page, CONTROL_SEALS).map_err(Fault::io("fcntl"))?;
+    Ok(page)
+}
+
+/// Whether a descriptor that came from elsewhere is such a page. Seals first, then the size, which
+/// they keep from changing.
+pub(crate) fn is_sealed_page(page: BorrowedFd<'_>, len: u64) -> bool {
+    rustix::fs::fcntl_get_seals(page).is_ok_and(|seals| seals.contains(CONTROL_SEALS))
+        && rustix::fs::fstat(page).is_ok_and(|stat| u64::try_from(stat.st_size) == Ok(len))
+}
+
+/// An eventfd: a doorbell that stays rung until it is quietened.
+pub(crate) fn doorbell() -> Result<OwnedFd, Fault> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(Fault::io("eventfd"))
+}
+
+/// Rings. EAGAIN says that a hostile peer filled the counter: then it rings already.
+pub(crate) fn ring(bell: BorrowedFd<'_>) {
+    while rustix::io::write(bell, &1u64.to_ne_bytes()) == Err(Errno::INTR) {}
+}
+
+/// Makes a rung doorbell silent again.
+pub(crate) fn quieten(bell: BorrowedFd<'_>) {
+    let mut count = [0u8; 8];
+    while rustix::io::read(bell, &mut count) == Err(Errno::INTR) {}
+}
+
+/// Whether a descriptor that came from elsewhere is an eventfd. It has no type of its own; its
+/// link in /proc names it (proc_pid_fd(5)).
+pub(crate) fn is_doorbell(bell: BorrowedFd<'_>) -> bool {
+    let path = format!("/proc/self/fd/{}", bell.as_raw_fd());
+    let nonblocking =
+        rustix::fs::fcntl_getfl(bell).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+    nonblocking
+        && rustix::fs::readlink(path, Vec::new())
+            .is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventfd]")
+}
+
+/// A number that no other log is likely to have; not a secret.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+/// Milliseconds of the monotonic clock to within a tick (1 to 10 ms), without a system call:
+/// CLOCK_MONOTONIC_COARSE through the vDSO costs a few nanoseconds.
+#[inline]
+pub(crate) fn coarse_millis() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(1000)
+        .wrapping_add(now.tv_nsec.cast_unsigned() / 1_000_000)
+}
