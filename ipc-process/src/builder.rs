@@ -87,6 +87,7 @@ impl<F, A> Unstarted<F, A> {
 
     /// Sets a variable of its environment, which is otherwise a copy of ours.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.retain(|(other, _)| other != name.as_ref());
         self.environment
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self

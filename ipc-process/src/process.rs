@@ -55,7 +55,7 @@ impl<R> Process<R> {
             assert!(
                 size_of::<F>() == 0,
                 "a process function must not capture anything"
-            )
+            );
         }
         Unstarted::describe(function, arguments)
     }

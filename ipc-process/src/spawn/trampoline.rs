@@ -40,7 +40,7 @@ fn conjure<F: Copy>() -> F {
         assert!(
             size_of::<F>() == 0,
             "a process function must not capture anything"
-        )
+        );
     }
     // SAFETY: `F` has no bytes to initialise, and is inhabited and free to duplicate: `place_of`
     // was given a value of it, and it is Copy.
@@ -53,7 +53,7 @@ pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned>(_: F) -> Option<u64> {
         assert!(
             size_of::<F>() == 0,
             "a process function must not capture anything"
-        )
+        );
     }
     Image::of_main_program().offset_of(trampoline::<F, A> as Trampoline as usize)
 }
