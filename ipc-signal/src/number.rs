@@ -1,0 +1,114 @@
+//! Which signal number a receiver uses: one that nobody else in its process does.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipc_core::{Limit, OpenError};
+
+use crate::sys;
+use crate::threads::{self, bit};
+
+/// Numbers that a receiver of this process uses now.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// Numbers that every thread of this process blocks, because its only thread blocked them for a
+/// receiver and all others are its descendants. They stay blocked for good: a late signal of a
+/// sender that has not yet seen the end would kill the process otherwise.
+static BLOCKED: AtomicU64 = AtomicU64::new(0);
+
+/// A number of our own until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Number(i32);
+
+impl Number {
+    /// Takes the number at this offset from SIGRTMIN, or the first that is free.
+    pub(crate) fn take(offset: Option<u8>) -> Result<Self, OpenError> {
+        let used = used()?;
+        let range = sys::range();
+        if let Some(offset) = offset {
+            let number = range.start() + i32::from(offset);
+            if !range.contains(&number) {
+                return Err(OpenError::Invalid {
+                    what: "no such signal; see SIGRTMIN + n",
+                });
+            }
+            return claim(number, used).ok_or(OpenError::Limit(Limit {
+                name: "Options::signal",
+                value: Some(offset.into()),
+                advice: "the signal is in use in this process; choose another number",
+            }));
+        }
+        range
+            .clone()
+            .find_map(|number| claim(number, used))
+            .ok_or(OpenError::Limit(Limit {
+                name: "SIGRTMAX - SIGRTMIN",
+                value: u64::try_from(range.end() - range.start() + 1).ok(),
+                advice: "every real-time signal is in use in this process; close a receiver",
+            }))
+    }
+
+    pub(crate) fn get(&self) -> i32 {
+        self.0
+    }
+
+    /// Whether every thread of this process blocks it, now and from now on.
+    ///
+    /// The masks in `/proc/self/task` do not tell: a thread that is just being started, or that
+    /// starts another, blocks everything for a moment (`pthread_create(3)` of glibc does so).
+    /// Certain is only what a process did while it had one thread.
+    pub(crate) fn block_everywhere(&self) -> Result<bool, OpenError> {
+        // Relaxed: threads that see the bit late use the slower way, and nothing else hangs on it.
+        if BLOCKED.load(Ordering::Relaxed) & bit(self.0) != 0 {
+            return Ok(true);
+        }
+        let alone = threads::alone().map_err(|e| OpenError::io("read /proc/self/task", e))?;
+        if alone {
+            sys::block(self.0);
+            BLOCKED.fetch_or(bit(self.0), Ordering::Relaxed);
+        }
+        Ok(alone)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        // Release: the next taker finds the signals of the former use drained.
+        TAKEN.fetch_and(!bit(self.0), Ordering::Release);
+    }
+}
+
+fn claim(number: i32, used: u64) -> Option<Number> {
+    let bit = bit(number);
+    let free = used & bit == 0 && TAKEN.fetch_or(bit, Ordering::Acquire) & bit == 0;
+    free.then_some(Number(number))
+}
+
+/// The numbers that the host catches, ignores or blocks for purposes of its own.
+fn used() -> Result<u64, OpenError> {
+    let mut used = 0;
+    for status in ["/proc/self/status", "/proc/thread-self/status"] {
+        let signals = threads::of(Path::new(status)).map_err(|e| OpenError::io("read /proc", e))?;
+        used |=
+            signals.caught | signals.ignored | (signals.blocked & !BLOCKED.load(Ordering::Relaxed));
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_taken_once() {
+        let first = Number::take(Some(20)).unwrap();
+        assert!(matches!(Number::take(Some(20)), Err(OpenError::Limit(_))));
+        let other = Number::take(None).unwrap();
+        assert_ne!(first.get(), other.get());
+        drop(first);
+        Number::take(Some(20)).unwrap();
+        assert!(matches!(
+            Number::take(Some(200)),
+            Err(OpenError::Invalid { .. })
+        ));
+    }
+}

@@ -1,0 +1,346 @@
+//! Where the signals of a receiver arrive.
+//!
+//! An unblocked real-time signal kills the process that it reaches, and one sent to a process
+//! reaches any thread that does not block it. So there are two ways, chosen when a receiver
+//! announces itself:
+//!
+//! * **direct**: every thread of the process blocks the signal. That is certain when its only
+//!   thread has blocked it, now or earlier, for threads inherit the mask of who starts them. The
+//!   signals are sent to the process, and whichever thread calls `recv` takes them with
+//!   `sigtimedwait(2)`: one system call, one wake.
+//! * **clerk**: the process has other threads. A thread of our own, born with every signal
+//!   blocked, is the addressee (`PIDFD_THREAD`); it passes the messages on through a pipe. The
+//!   masks of the host's threads are left alone; the price is a second wake.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use ipc_core::lifeline::{Lifeline, Peer};
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Limit, OpenError, RecvError, Wait, Waiter};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::PidfdFlags;
+
+use crate::notice;
+use crate::number::Number;
+use crate::sys;
+use crate::word::Word;
+
+/// A wait for signals looks at the lifeline this often, which bounds how late a death is learnt.
+const SLICE: Duration = Duration::from_millis(40);
+/// Signals of others that one call that must not wait skips before it says "nothing".
+const NOISE: usize = 4096;
+/// Late signals that a drop takes out of the queue: a queue is at most so long that this empties
+/// it, a flood is not followed for ever.
+const STRAYS: usize = 1 << 17;
+
+/// The record by which the clerk says that the sender is gone.
+const CLOSED: [u8; 16] = [0xC0; 16];
+const DIED: [u8; 16] = [0xD0; 16];
+
+/// What a look at the post found.
+pub(crate) enum Found {
+    Word(Word),
+    End(Peer),
+}
+
+/// The place where signals with one nonce arrive.
+#[derive(Debug)]
+pub(crate) struct Post {
+    way: Way,
+    pub(crate) nonce: u64,
+    // Last: the number is free only when nobody waits for it any more.
+    number: Number,
+}
+
+#[derive(Debug)]
+enum Way {
+    Direct,
+    Clerk(Clerk),
+}
+
+impl Post {
+    /// Gets ready for signals in this process and tells the sender so.
+    pub(crate) fn open(
+        signal: Option<u8>,
+        notices: &OwnedFd,
+        lifeline: &Lifeline,
+    ) -> Result<Self, OpenError> {
+        let mut nonce = [0; 8];
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| OpenError::io("getrandom", e))?;
+        let nonce = u64::from_ne_bytes(nonce);
+        let number = Number::take(signal)?;
+
+        let (way, pidfd) = if number.block_everywhere()? {
+            drain(number.get());
+            let own = rustix::process::getpid();
+            let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty())
+                .map_err(|e| OpenError::io("pidfd_open", e))?;
+            (Way::Direct, pidfd)
+        } else {
+            let (clerk, pidfd) = Clerk::start(number.get(), nonce, lifeline)?;
+            (Way::Clerk(clerk), pidfd)
+        };
+        let post = Self { way, nonce, number };
+        match notice::announce(notices, &pidfd, post.number.get(), nonce) {
+            // No sender is left to hear it; the next receive finds that out.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(post),
+            Err(error) => Err(OpenError::io("sendmsg", error)),
+        }
+    }
+
+    /// The next message, or the end after the last one, or `Empty` or `TimedOut`.
+    pub(crate) fn next(
+        &mut self,
+        lifeline: &Lifeline,
+        waiter: &mut Waiter,
+        wait: Wait,
+    ) -> Result<Found, RecvError> {
+        match &self.way {
+            Way::Direct => direct(self.number.get(), self.nonce, lifeline, waiter, wait),
+            Way::Clerk(clerk) => clerk.next(waiter, wait),
+        }
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        if let Way::Direct = self.way {
+            drain(self.number.get());
+        }
+    }
+}
+
+/// Takes late signals out of the queue, where they would count against the user's limit.
+fn drain(number: i32) {
+    for _ in 0..STRAYS {
+        if !matches!(sys::take(number, Duration::ZERO), Ok(Some(_))) {
+            return;
+        }
+    }
+}
+
+/// One attempt that does not wait.
+fn attempt(number: i32, nonce: u64) -> Result<Option<Word>, RecvError> {
+    for _ in 0..NOISE {
+        match sys::take(number, Duration::ZERO) {
+            Ok(Some(info)) => {
+                if let Some(word) = Word::from_siginfo(&info, nonce) {
+                    return Ok(Some(word));
+                }
+            }
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(RecvError::io("rt_sigtimedwait", error)),
+        }
+    }
+    Ok(None)
+}
+
+fn direct(
+    number: i32,
+    nonce: u64,
+    lifeline: &Lifeline,
+    waiter: &mut Waiter,
+    wait: Wait,
+) -> Result<Found, RecvError> {
+    if let Some(word) = waiter.look(wait, || attempt(number, nonce))? {
+        return Ok(Found::Word(word));
+    }
+    loop {
+        let slice = wait.remaining().map_or(SLICE, |left| left.min(SLICE));
+        match sys::take(number, slice) {
+            Ok(Some(info)) => match Word::from_siginfo(&info, nonce) {
+                Some(word) => return Ok(Found::Word(word)),
+                // Noise must not hide what stands behind it, nor the deadline.
+                None if wait.is_over() => {
+                    if let Some(word) = attempt(number, nonce)? {
+                        return Ok(Found::Word(word));
+                    }
+                }
+                None => continue,
+            },
+            Ok(None) => {}
+            Err(error) => return Err(RecvError::io("rt_sigtimedwait", error)),
+        }
+        let peer = lifeline.peer();
+        if peer != Peer::Alive {
+            // A signal is in the queue before its send returns: what was sent before the end is
+            // there now, and one more look finds the queue empty or not.
+            return match attempt(number, nonce)? {
+                Some(word) => Ok(Found::Word(word)),
+                None => Ok(Found::End(peer)),
+            };
+        }
+        match wait {
+            Wait::Never => return Err(RecvError::Empty),
+            Wait::Until(_) if wait.is_over() => return Err(RecvError::TimedOut),
+            _ => {}
+        }
+    }
+}
+
+/// The thread that takes the signals where the host's threads do not block them.
+#[derive(Debug)]
+struct Clerk {
+    number: i32,
+    /// Taken out to end the thread: a full pipe must not hold it.
+    inbox: Option<OwnedFd>,
+    thread: OwnedFd,
+    stop: Arc<AtomicBool>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Clerk {
+    /// Starts it and gives the descriptor by which signals reach it.
+    fn start(number: i32, nonce: u64, lifeline: &Lifeline) -> Result<(Self, OwnedFd), OpenError> {
+        let (inbox, outbox) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| OpenError::io("pipe2", e))?;
+        rustix::io::ioctl_fionbio(&inbox, true).map_err(|e| OpenError::io("ioctl", e))?;
+        let lifeline = lifeline
+            .try_clone()
+            .map_err(|e| OpenError::io("fcntl", e))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (ready, started) = mpsc::sync_channel(1);
+
+        let mask = sys::block_all();
+        let handle = Builder::new()
+            .name(format!("signal {number}"))
+            .spawn(move || {
+                let thread = sys::this_thread();
+                let well = thread.is_ok();
+                let _ = ready.send(thread);
+                drop(ready);
+                if well {
+                    work(number, nonce, &lifeline, &outbox, &stopped);
+                }
+            });
+        drop(mask);
+        let handle = handle.map_err(|e| OpenError::io("clone", e))?;
+        let thread = match started.recv() {
+            Ok(Ok(thread)) => thread,
+            Ok(Err(Errno::INVAL)) => {
+                return Err(OpenError::Limit(Limit {
+                    name: "PIDFD_THREAD",
+                    value: None,
+                    advice: "before Linux 6.9, receive in a process whose every thread blocks \
+                             the signal",
+                }));
+            }
+            Ok(Err(error)) => return Err(OpenError::io("pidfd_open", error)),
+            Err(_) => return Err(OpenError::io("clone", std::io::ErrorKind::Other)),
+        };
+        let clerk = Self {
+            number,
+            inbox: Some(inbox),
+            thread,
+            stop,
+            handle: Some(handle),
+        };
+        let pidfd = clerk
+            .thread
+            .try_clone()
+            .map_err(|e| OpenError::io("fcntl", e))?;
+        Ok((clerk, pidfd))
+    }
+
+    fn next(&self, waiter: &mut Waiter, wait: Wait) -> Result<Found, RecvError> {
+        let Some(inbox) = &self.inbox else {
+            return Ok(Found::End(Peer::Died));
+        };
+        if let Some(found) = open_record(inbox)? {
+            return Ok(found);
+        }
+        if let Some(found) = waiter.look(wait, || open_record(inbox))? {
+            return Ok(found);
+        }
+        loop {
+            match poll([(inbox.as_fd(), Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(RecvError::Empty),
+                Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
+                Err(error) => return Err(RecvError::io("ppoll", error)),
+            }
+            if let Some(found) = open_record(inbox)? {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+impl Drop for Clerk {
+    fn drop(&mut self) {
+        // Without its reader a full pipe gives EPIPE; the clerk blocks SIGPIPE like every signal.
+        self.inbox = None;
+        // Release, and Acquire in the clerk: needed for nothing but the flag itself.
+        self.stop.store(true, Ordering::Release);
+        sys::nudge(self.thread.as_fd(), self.number);
+        if let Some(handle) = self.handle.take() {
+            // It takes no lock and calls no code of others, so it ends.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The next record of the clerk, written whole: it is far shorter than `PIPE_BUF` (`pipe(7)`).
+fn open_record(inbox: &OwnedFd) -> Result<Option<Found>, RecvError> {
+    let mut record = [0; 16];
+    loop {
+        return match rustix::io::read(inbox, &mut record) {
+            Ok(0) => Ok(Some(Found::End(Peer::Died))),
+            Ok(_) if record == CLOSED => Ok(Some(Found::End(Peer::Closed))),
+            Ok(_) if record == DIED => Ok(Some(Found::End(Peer::Died))),
+            Ok(_) => match Word::from_record(record) {
+                Some(word) => Ok(Some(Found::Word(word))),
+                None => Err(RecvError::Corrupt {
+                    what: "a record of no kind",
+                }),
+            },
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(RecvError::io("read", error)),
+        };
+    }
+}
+
+/// The clerk's life.
+fn work(number: i32, nonce: u64, lifeline: &Lifeline, outbox: &OwnedFd, stop: &AtomicBool) {
+    let pass_on = |record: [u8; 16]| loop {
+        match rustix::io::write(outbox, &record) {
+            Err(Errno::INTR) => {}
+            written => return written.is_ok(),
+        }
+    };
+    let mut end = Peer::Alive;
+    while !stop.load(Ordering::Acquire) {
+        // After the end only what is there already.
+        let slice = if end == Peer::Alive {
+            SLICE
+        } else {
+            Duration::ZERO
+        };
+        match sys::take(number, slice) {
+            Ok(Some(info)) => {
+                if let Some(word) = Word::from_siginfo(&info, nonce)
+                    && !pass_on(word.to_record())
+                {
+                    return;
+                }
+            }
+            Ok(None) => match end {
+                Peer::Alive => end = lifeline.peer(),
+                gone => {
+                    pass_on(if gone == Peer::Closed { CLOSED } else { DIED });
+                    return;
+                }
+            },
+            Err(_) => return,
+        }
+    }
+}

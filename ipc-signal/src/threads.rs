@@ -1,0 +1,64 @@
+//! What the threads of a process do with signals, from `/proc` (`proc_pid_status(5)`).
+
+use std::path::Path;
+use std::{fs, io};
+
+/// The signal lines of one `status` file; bit `n - 1` stands for signal `n`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Signals {
+    /// The process that the thread belongs to.
+    pub(crate) process: i32,
+    pub(crate) blocked: u64,
+    pub(crate) ignored: u64,
+    pub(crate) caught: u64,
+}
+
+pub(crate) fn bit(signo: i32) -> u64 {
+    u32::try_from(signo - 1)
+        .ok()
+        .and_then(|shift| 1u64.checked_shl(shift))
+        .unwrap_or(0)
+}
+
+pub(crate) fn of(status: &Path) -> io::Result<Signals> {
+    parse(&fs::read_to_string(status)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse(status: &str) -> Option<Signals> {
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let mask = |name| u64::from_str_radix(field(name)?, 16).ok();
+    Some(Signals {
+        process: field("Tgid:")?.parse().ok()?,
+        blocked: mask("SigBlk:")?,
+        ignored: mask("SigIgn:")?,
+        caught: mask("SigCgt:")?,
+    })
+}
+
+/// Whether the calling thread is the only one of this process, so that nobody can start another
+/// meanwhile.
+pub(crate) fn alone() -> io::Result<bool> {
+    Ok(fs::read_dir("/proc/self/task")?.count() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_lines_it_needs() {
+        let text = "Name:\tx\nTgid:\t12\nPid:\t13\nSigBlk:\t0000000000000200\n\
+                    SigIgn:\t0000000000001000\nSigCgt:\t8000000000000440\n";
+        let signals = parse(text).unwrap();
+        assert_eq!(signals.process, 12);
+        assert_eq!(signals.blocked, bit(10));
+        assert_eq!(signals.ignored, bit(13));
+        assert_eq!(signals.caught, bit(64) | bit(11) | bit(7));
+        assert_eq!(parse("SigBlk:\tzz\n"), None);
+    }
+}
