@@ -70,8 +70,8 @@ impl Child {
             if let Some(status) = self.try_reap()? {
                 return Ok(Some(status));
             }
-            // Ended but not to be reaped yet: a tracer holds it (ptrace(2)). No event tells when
-            // it lets go, so look again at intervals.
+            // Ended but not to be reaped yet: a tracer holds it (ptrace(2)), or another wait is
+            // just taking it. No event tells when that is over, so look again at intervals.
             if poll::<0>([], Wait::at_most(std::time::Duration::from_millis(10))).is_err()
                 || wait.is_over()
             {
@@ -108,8 +108,12 @@ fn reaped_by_others(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
     if poll([(pidfd, Interest::Read)], Wait::Never)? == Polled::TimedOut {
         return Ok(None);
     }
-    let status = sys::exit_status_after_reaping(pidfd);
-    Ok(Some(status.map(ExitStatus::from_raw).ok_or(())))
+    match sys::exit_status_after_reaping(pidfd) {
+        Ok(Some(status)) => Ok(Some(Ok(ExitStatus::from_raw(status)))),
+        // The other one has claimed it (hence ECHILD) and is still at it.
+        Ok(None) => Ok(None),
+        Err(_) => Ok(Some(Err(()))),
+    }
 }
 
 /// The wait status as waitpid(2) would have given it.

@@ -222,6 +222,8 @@ fn starter(says: Fd, told: Fd, then: String) {
     let mut pids = daemon.pid().to_le_bytes().to_vec();
     pids.extend(other.pid().to_le_bytes());
     File::from(says.0).write_all(&pids).unwrap();
+    // Until the test has taken hold of both.
+    std::io::stdin().read_exact(&mut [0]).unwrap();
     match then.as_str() {
         "return" => std::mem::forget((daemon, other)),
         "exit" => std::process::exit(3),
@@ -244,10 +246,15 @@ fn family(then: &str) -> Family {
         Fd(OwnedFd::from(told)),
         then.to_owned(),
     );
-    let starter = Process::new(starter, arguments).start().unwrap();
+    let (go, mut says_go) = std::io::pipe().unwrap();
+    let starter = Process::new(starter, arguments)
+        .stdin(OwnedFd::from(go))
+        .start()
+        .unwrap();
     let mut pids = [[0; 4]; 2];
     said.read_exact(pids.as_flattened_mut()).unwrap();
     let [daemon, other] = pids.map(|pid| watch(u32::from_le_bytes(pid)));
+    says_go.write_all(b"!").unwrap();
     Family {
         starter,
         daemon,

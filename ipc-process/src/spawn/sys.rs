@@ -248,14 +248,15 @@ pub(crate) fn signal_of_number(number: i32) -> Option<Signal> {
 }
 
 /// The wait status of a process that somebody else reaped, from Linux 6.15 on: ioctl_pidfs(2).
-pub(crate) fn exit_status_after_reaping(pidfd: BorrowedFd<'_>) -> Option<i32> {
+/// `None` while it is not yet reaped, an error where the kernel does not keep it (ENOTTY, ESRCH).
+pub(crate) fn exit_status_after_reaping(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     // SAFETY: all zeroes are a valid pidfd_info.
     let mut info: libc::pidfd_info = unsafe { MaybeUninit::zeroed().assume_init() };
     info.mask = libc::PIDFD_INFO_EXIT.into();
     // SAFETY: the request says how long the structure is; the kernel fills in at most that.
-    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) })?;
     let known = info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
-    (done == 0 && known).then_some(info.exit_code)
+    Ok(known.then_some(info.exit_code))
 }
 
 /// Runs `hook` when the program returns from `main` or calls `exit`.
