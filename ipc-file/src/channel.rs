@@ -66,7 +66,7 @@ impl Channel for FileLog {
             .map_err(|e| Fault::Io("fcntl", e))?;
         let epoch = sys::random();
         let (ours, theirs) = Link::pair()?;
-        let writer = Writer::create(Store::Ring(file), shape, epoch)?;
+        let writer = Writer::create(file, shape, epoch)?;
         let cursor = Cursor::attach(Store::Ring(again), shape, epoch, SEGMENT_HEADER, 0)?;
         let waiter = Waiter::new(options.wait_strategy);
         Ok((

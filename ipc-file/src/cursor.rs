@@ -41,7 +41,7 @@ impl Cursor {
         position: u64,
         seq: u64,
     ) -> Result<Self, Fault> {
-        let map = store.map(shape, shape.number(position), Access::Read)?;
+        let map = store.map(shape, Access::Read)?;
         Ok(Self {
             store,
             shape,
@@ -110,7 +110,11 @@ impl Cursor {
         if len != 0 || !record::verify(self.seed, self.seq, word, &[]) {
             return Err(Fault::Corrupt("a skip that does not match its checksum"));
         }
-        self.position = self.shape.next_segment(self.position);
+        let next = self.shape.next_segment(self.position);
+        if let Some(map) = self.store.enter(self.shape, self.shape.number(next))? {
+            self.map = map;
+        }
+        self.position = next;
         Ok(())
     }
 }

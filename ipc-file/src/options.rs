@@ -21,6 +21,7 @@ pub struct Options {
     pub(crate) wait_strategy: WaitStrategy,
     pub(crate) durability: Durability,
     pub(crate) directory: Option<PathBuf>,
+    pub(crate) salvage: bool,
 }
 
 impl Default for Options {
@@ -32,6 +33,7 @@ impl Default for Options {
             wait_strategy: WaitStrategy::default(),
             durability: Durability::default(),
             directory: None,
+            salvage: false,
         }
     }
 }
@@ -64,6 +66,17 @@ impl Options {
     #[must_use]
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
         self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+}
+
+impl Options {
+    /// What [`Log::open`](crate::Log::open) does with a log that is damaged where valid records
+    /// follow: `true` cuts it off at the damage, and these records are lost; `false`, the default,
+    /// refuses to open it. Lost power can leave such a hole among records that were not yet synced.
+    #[must_use]
+    pub fn salvage(mut self, salvage: bool) -> Self {
+        self.salvage = salvage;
         self
     }
 }

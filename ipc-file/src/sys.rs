@@ -127,6 +127,16 @@ impl From<Fault> for OpenError {
     }
 }
 
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Limit(limit) => Self::other(limit.to_string()),
+            Fault::Corrupt(what) => Self::new(io::ErrorKind::InvalidData, what),
+            Fault::Io(_, source) => source,
+        }
+    }
+}
+
 impl From<Fault> for SendError {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -267,4 +277,68 @@ pub(crate) fn coarse_millis() -> u64 {
         .cast_unsigned()
         .wrapping_mul(1000)
         .wrapping_add(now.tv_nsec.cast_unsigned() / 1_000_000)
+}
+
+/// The fault of a call that needs storage: a full disk has a name.
+pub(crate) fn storage_fault(call: &'static str) -> impl Fn(Errno) -> Fault {
+    move |error| {
+        let name = match error {
+            Errno::NOSPC => "free space of the file system",
+            Errno::DQUOT => "disk quota",
+            _ => return Fault::Io(call, error.into()),
+        };
+        let advice = "free some, ask for a smaller capacity or choose another directory";
+        Fault::Limit(Limit {
+            name,
+            value: None,
+            advice,
+        })
+    }
+}
+
+/// `fdatasync(2)`, once: after a failure the pages count as clean and a second call would lie.
+pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
+    loop {
+        match rustix::fs::fdatasync(file) {
+            Err(Errno::INTR) => {}
+            outcome => return outcome.map_err(Fault::io("fdatasync")),
+        }
+    }
+}
+
+/// `fsync(2)`, for directories.
+pub(crate) fn sync_all(file: BorrowedFd<'_>) -> Result<(), Fault> {
+    loop {
+        match rustix::fs::fsync(file) {
+            Err(Errno::INTR) => {}
+            outcome => return outcome.map_err(Fault::io("fsync")),
+        }
+    }
+}
+
+/// Reads up to the end of the buffer or of the file.
+pub(crate) fn read_at(file: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> Result<usize, Fault> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::pread(file, &mut bytes[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Fault::Io("pread", error.into())),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes all of it.
+pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<(), Fault> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(storage_fault("pwrite")(error)),
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,10 @@
 //! Appending: the only code that stores into a log.
 
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::record::{self, Kind};
-use crate::segment;
+use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
 use crate::store::Store;
 use crate::sys::{Access, Fault, Map};
@@ -31,11 +31,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Begins a log in an empty store.
-    pub(crate) fn create(store: Store, shape: Shape, epoch: u64) -> Result<Self, Fault> {
-        store.add(shape, 0)?;
-        let writer = Self::attach(store, shape, epoch, SEGMENT_HEADER, 0)?;
-        writer.write_header(0);
+    /// Begins a log in an empty ring.
+    pub(crate) fn create(file: OwnedFd, shape: Shape, epoch: u64) -> Result<Self, Fault> {
+        let writer = Self::attach(Store::Ring(file), shape, epoch, SEGMENT_HEADER, 0)?;
+        writer.map.write(0, &writer.header(0).encode());
         Ok(writer)
     }
 
@@ -47,7 +46,7 @@ impl Writer {
         position: u64,
         seq: u64,
     ) -> Result<Self, Fault> {
-        let map = store.map(shape, shape.number(position), Access::Write)?;
+        let map = store.map(shape, Access::Write)?;
         Ok(Self {
             store,
             shape,
@@ -87,9 +86,11 @@ impl Writer {
         Ok(())
     }
 
-    /// The farewell, for readers that have nothing but the log. There is always room for it.
+    /// The farewell, for readers that have nothing but the log. Without room for a new segment
+    /// there is none, and they take the end for a death.
     pub(crate) fn append_fin(&mut self) {
-        if self.shape.within(self.position) + 16 <= self.shape.segment - 8 {
+        let room = self.shape.within(self.position) + 16 <= self.shape.segment - 8;
+        if room || self.rotate().is_ok() {
             self.commit(Kind::Fin, &[]);
         }
     }
@@ -116,32 +117,49 @@ impl Writer {
     #[cold]
     fn rotate(&mut self) -> Result<(), Fault> {
         let next = self.shape.next_segment(self.position);
-        let number = self.shape.number(next);
-        let map = self.store.next(self.shape, number)?;
-        let previous = map.map(|map| std::mem::replace(&mut self.map, map));
-        self.write_header(number);
-        self.map.word(self.shape.offset(next)).store(0, Relaxed);
+        let header = self.header(self.shape.number(next));
+        let other = self.store.begin(&header)?;
+        if other.is_none() {
+            let start = self.shape.offset(next - SEGMENT_HEADER);
+            self.map.write(start, &header.encode());
+            self.map.word(self.shape.offset(next)).store(0, Relaxed);
+        }
         let skip = record::seal(self.seed, self.seq, Kind::Skip, &[]);
-        let map = previous.as_ref().unwrap_or(&self.map);
-        map.word(self.shape.offset(self.position))
+        self.map
+            .word(self.shape.offset(self.position))
             .store(skip.to_le(), Release);
+        if let Some(map) = other {
+            self.map = map;
+            self.store.rotated(self.shape.number(self.position));
+        }
         self.position = next;
         Ok(())
     }
 
-    fn write_header(&self, number: u64) {
-        let header = segment::Header {
+    fn header(&self, number: u64) -> Header {
+        Header {
             epoch: self.epoch,
             shape: self.shape,
             number,
             base: self.seq,
-        };
-        let start = number * self.shape.segment;
-        self.map.write(self.shape.offset(start), &header.encode());
+        }
+    }
+
+    /// Zeroes what lies between the end of the log and the end of the segment.
+    pub(crate) fn clear_tail(&self) {
+        let zeros = [0u8; 4096];
+        let mut at = self.shape.offset(self.position);
+        let end = at + (self.shape.segment - self.shape.within(self.position)) as usize;
+        while at < end {
+            let len = zeros.len().min(end - at);
+            self.map.write(at, &zeros[..len]);
+            at += len;
+        }
     }
 
     /// Waits until all that was appended has reached the storage.
-    pub(crate) fn sync(&self) -> Result<(), Fault> {
-        rustix::fs::fdatasync(self.store.file().as_fd()).map_err(Fault::io("fdatasync"))
+    pub(crate) fn sync(&mut self) -> Result<(), Fault> {
+        self.store
+            .sync(self.shape, self.shape.number(self.position))
     }
 }

@@ -1,0 +1,279 @@
+//! The directory of a log: one file a segment, named by its number, and one page to meet on.
+//!
+//! ```text
+//! log/control            the writer's flock(2); followers sleep on a futex in it
+//! log/0000000000000000   the first segment
+//! log/0000000000000001   the next one, and so on
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use ipc_core::{OpenError, Wait};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::segment::Header;
+use crate::shape::{SEGMENT_HEADER, Shape};
+use crate::sys::{self, Fault};
+
+const CONTROL: &str = "control";
+/// A segment that is being made. It gets its name when it is whole, so a name stands for a segment.
+const UNFINISHED: &str = "unfinished";
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+fn untrusted<T>(what: &'static str) -> Result<T, OpenError> {
+    Err(OpenError::Untrusted { what })
+}
+
+fn name(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+impl Directory {
+    /// Opens the directory, and makes it first if `create` says so. It must be this user's own and
+    /// closed to others: whoever can write to it could truncate a mapped segment.
+    pub(crate) fn open_at(path: &Path, create: bool) -> Result<Self, OpenError> {
+        if create {
+            match rustix::fs::mkdir(path, Mode::RWXU) {
+                Ok(()) => {
+                    let parent = path
+                        .parent()
+                        .filter(|parent| !parent.as_os_str().is_empty());
+                    let parent = rustix::fs::open(
+                        parent.unwrap_or(Path::new(".")),
+                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    );
+                    let parent = parent.map_err(|error| OpenError::io("open", error))?;
+                    sys::sync_all(parent.as_fd())?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => return Err(OpenError::NotFound),
+                Err(error) => return Err(OpenError::io("mkdir", error)),
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Err(OpenError::NotFound),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return untrusted("not a directory but a file or link");
+            }
+            Err(error) => return Err(OpenError::io("open", error)),
+        };
+        let stat = rustix::fs::fstat(&directory).map_err(|error| OpenError::io("fstat", error))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return untrusted("the log's directory belongs to another user");
+        }
+        if stat.st_mode & 0o077 != 0 {
+            return untrusted("the log's directory is open to others; it must have mode 0700");
+        }
+        Ok(Self(directory))
+    }
+
+    pub(crate) fn try_clone(&self) -> Result<Self, Fault> {
+        self.0
+            .try_clone()
+            .map(Self)
+            .map_err(|error| Fault::Io("fcntl", error))
+    }
+
+    /// Whether the directory has no such segment.
+    pub(crate) fn is_gone(&self, number: u64) -> bool {
+        rustix::fs::statat(&self.0, name(number), AtFlags::SYMLINK_NOFOLLOW)
+            .is_err_and(|error| error == Errno::NOENT)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The page on which writer and followers meet.
+    pub(crate) fn control(&self, create: bool, len: u64) -> Result<OwnedFd, OpenError> {
+        let create = if create {
+            OFlags::CREATE
+        } else {
+            OFlags::empty()
+        };
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | create;
+        let page = match rustix::fs::openat(&self.0, CONTROL, flags, PRIVATE) {
+            Ok(page) => page,
+            Err(Errno::NOENT) => return Err(OpenError::NotFound),
+            Err(Errno::LOOP) => return untrusted("the control page is a link"),
+            Err(error) => return Err(OpenError::io("openat", error)),
+        };
+        let stat = rustix::fs::fstat(&page).map_err(|error| OpenError::io("fstat", error))?;
+        check(&stat)?;
+        if !create.is_empty() {
+            sys::allocate(page.as_fd(), len)?;
+        } else if u64::try_from(stat.st_size) != Ok(len) {
+            // The writer has made the file and not yet its storage.
+            return Err(OpenError::NotFound);
+        }
+        Ok(page)
+    }
+
+    /// The numbers of the segments, in order.
+    pub(crate) fn segments(&self) -> Result<Vec<u64>, Fault> {
+        let mut numbers = Vec::new();
+        for entry in Dir::read_from(&self.0).map_err(Fault::io("open"))? {
+            let entry = entry.map_err(Fault::io("getdents64"))?;
+            let number = entry
+                .file_name()
+                .to_str()
+                .ok()
+                .filter(|name| name.len() == 16)
+                .and_then(|name| u64::from_str_radix(name, 16).ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Opens a segment of the size that its log has.
+    pub(crate) fn open(&self, number: u64, shape: Shape) -> Result<OwnedFd, Fault> {
+        let (file, stat) = self.open_any(number)?;
+        // A mapping beyond the end of the file would raise SIGBUS.
+        if u64::try_from(stat.st_size) == Ok(shape.file()) {
+            Ok(file)
+        } else {
+            Err(Fault::Corrupt("a segment was truncated"))
+        }
+    }
+
+    fn open_any(&self, number: u64) -> Result<(OwnedFd, Stat), Fault> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.0, name(number), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Err(Fault::Corrupt("the next segment was removed")),
+            Err(error) => return Err(Fault::Io("openat", error.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(Fault::io("fstat"))?;
+        check(&stat).map_err(|_| Fault::Corrupt("a segment is not a private file of this user"))?;
+        Ok((file, stat))
+    }
+
+    /// The header of a segment, by pread(2): before anything is known about a file, mapping it
+    /// would be rash.
+    pub(crate) fn header(&self, number: u64) -> Result<Header, Fault> {
+        let (file, _) = self.open_any(number)?;
+        let mut bytes = [0u8; SEGMENT_HEADER as usize];
+        if sys::read_at(file.as_fd(), &mut bytes, 0)? != bytes.len() {
+            return Err(Fault::Corrupt("a segment ends within its header"));
+        }
+        let header = Header::decode(&bytes).map_err(Fault::Corrupt)?;
+        if header.number != number || header.shape.slots != 1 {
+            return Err(Fault::Corrupt("a segment stands under another one's name"));
+        }
+        Ok(header)
+    }
+
+    /// Gives a segment that lost its tail its full size again; under the writer's lock only.
+    pub(crate) fn restore(&self, number: u64, shape: Shape) -> Result<OwnedFd, Fault> {
+        let (file, stat) = self.open_any(number)?;
+        if stat.st_size.cast_unsigned() > shape.file() {
+            return Err(Fault::Corrupt("a segment is longer than its header says"));
+        }
+        sys::allocate(file.as_fd(), shape.file())?;
+        Ok(file)
+    }
+
+    /// Makes a segment: storage, header, then the name.
+    pub(crate) fn create(&self, header: &Header) -> Result<OwnedFd, Fault> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.discard_unfinished()?;
+        let file = rustix::fs::openat(&self.0, UNFINISHED, flags, PRIVATE)
+            .map_err(sys::storage_fault("openat"))?;
+        let made = sys::allocate(file.as_fd(), header.shape.file())
+            .and_then(|()| sys::write_at(file.as_fd(), &header.encode(), 0))
+            .and_then(|()| {
+                rustix::fs::renameat(&self.0, UNFINISHED, &self.0, name(header.number))
+                    .map_err(sys::storage_fault("renameat"))
+            });
+        if let Err(fault) = made {
+            let _ = self.discard_unfinished();
+            return Err(fault);
+        }
+        Ok(file)
+    }
+
+    fn discard_unfinished(&self) -> Result<(), Fault> {
+        self.unlink(UNFINISHED)
+    }
+
+    /// Removes a segment. Those who have it mapped read on.
+    pub(crate) fn remove(&self, number: u64) -> Result<(), Fault> {
+        self.unlink(&name(number))
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), Fault> {
+        match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Fault::Io("unlinkat", error.into())),
+        }
+    }
+
+    /// Bytes of all segments: as `ls` shows them, and as the disk holds them.
+    pub(crate) fn length(&self) -> Result<(u64, u64), Fault> {
+        let mut sum = (0, 0);
+        for number in self.segments()? {
+            match rustix::fs::statat(&self.0, name(number), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => {
+                    sum.0 += stat.st_size.cast_unsigned();
+                    // st_blocks counts 512 bytes whatever the file system's block (stat(2)).
+                    sum.1 += stat.st_blocks.cast_unsigned() * 512;
+                }
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(Fault::Io("fstatat", error.into())),
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn check(stat: &Stat) -> Result<(), OpenError> {
+    ipc_core::check_ownership(stat, FileType::RegularFile)
+}
+
+/// Takes the writer's lock. It belongs to the open file description, so the kernel frees it with
+/// the last process that holds that, however it ends.
+pub(crate) fn lock(control: BorrowedFd<'_>) -> Result<(), OpenError> {
+    // A follower that asks whether a writer lives holds the lock for an instant: try again.
+    let patience = Wait::at_most(std::time::Duration::from_millis(20));
+    loop {
+        match rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) if patience.is_over() => return Err(OpenError::NameInUse),
+            Err(Errno::WOULDBLOCK) => {
+                let _ =
+                    ipc_core::wait::poll([], Wait::at_most(std::time::Duration::from_millis(1)));
+            }
+            Err(error) => return Err(OpenError::io("flock", error)),
+        }
+    }
+}
+
+/// Frees the writer's lock.
+pub(crate) fn unlock(control: BorrowedFd<'_>) {
+    let _ = rustix::fs::flock(control, FlockOperation::NonBlockingUnlock);
+}
+
+/// Whether a writer holds the lock. The descriptor must not be the writer's own.
+pub(crate) fn is_locked(control: BorrowedFd<'_>) -> bool {
+    loop {
+        match rustix::fs::flock(control, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                unlock(control);
+                return false;
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
