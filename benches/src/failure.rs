@@ -1,0 +1,25 @@
+use std::error::Error;
+
+/// Why a row has no figures.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// The channel cannot carry this, and says so.
+    Unsupported(String),
+    /// It should have worked.
+    Failed(String),
+}
+
+impl Failure {
+    pub(crate) fn limit(bytes: usize) -> Self {
+        Self::Unsupported(format!("limit {bytes} B"))
+    }
+}
+
+/// Any error of a call is a failed row; `Failure` itself is deliberately no `Error`.
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+pub(crate) type Outcome<T> = Result<T, Failure>;

@@ -1,0 +1,133 @@
+use std::hint::spin_loop;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::control::Bundle;
+use crate::failure::{Failure, Outcome};
+use crate::peer::Link;
+use crate::spec::{Side, Spec};
+use crate::workload::Port;
+
+/// `write(2)` and `read(2)` of whole messages whose size both sides know; with `SPIN` on
+/// non-blocking descriptors, asked again until they give.
+#[derive(Debug)]
+pub(crate) struct Bytes<const SPIN: bool> {
+    input: OwnedFd,
+    output: OwnedFd,
+    size: usize,
+}
+
+impl<const SPIN: bool> Bytes<SPIN> {
+    fn new(input: OwnedFd, output: OwnedFd, size: usize) -> Outcome<Self> {
+        if SPIN {
+            for fd in [&input, &output] {
+                fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+            }
+        }
+        Ok(Self {
+            input,
+            output,
+            size,
+        })
+    }
+}
+
+impl<const SPIN: bool> Port for Bytes<SPIN> {
+    #[inline]
+    fn send(&mut self, mut message: &[u8]) -> Outcome<()> {
+        while !message.is_empty() {
+            match rustix::io::write(&self.output, message) {
+                Ok(written) => message = &message[written..],
+                Err(Errno::AGAIN) if SPIN => spin_loop(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
+        let mut filled = 0;
+        while filled < self.size {
+            match rustix::io::read(&self.input, &mut buffer[filled..self.size]) {
+                Ok(0) => return Err(Failure::Failed("the peer hung up".into())),
+                Ok(read) => filled += read,
+                Err(Errno::AGAIN) if SPIN => spin_loop(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// Two pipes.
+#[derive(Debug)]
+pub(crate) struct PipeLink<const SPIN: bool>;
+
+impl<const SPIN: bool> Link for PipeLink<SPIN> {
+    type Port = Bytes<SPIN>;
+
+    fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
+        let (there_out, there_in) = pipe(spec.capacity())?;
+        let (back_out, back_in) = pipe(spec.capacity())?;
+        Ok([bundle([back_out, there_in]), bundle([there_out, back_in])])
+    }
+
+    fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
+        let [input, output] = ends(bundle)?;
+        Bytes::new(input, output, spec.size)
+    }
+}
+
+/// A pipe as large as asked for, or as large as an unprivileged user may have it.
+fn pipe(capacity: usize) -> Outcome<(OwnedFd, OwnedFd)> {
+    const UNPRIVILEGED_MAX: usize = 1 << 20;
+    let (output, input) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Refused where the user's pipe pages are used up (pipe(7), pipe-user-pages-soft): then the
+    // row is measured with the pipe there is.
+    let _ = fcntl_setpipe_size(&input, capacity.min(UNPRIVILEGED_MAX));
+    Ok((output, input))
+}
+
+/// One connected pair of Unix stream sockets, both ways.
+#[derive(Debug)]
+pub(crate) struct UnixLink<const SPIN: bool>;
+
+impl<const SPIN: bool> Link for UnixLink<SPIN> {
+    type Port = Bytes<SPIN>;
+
+    fn open(_spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok([bundle([a.try_clone()?, a]), bundle([b.try_clone()?, b])])
+    }
+
+    fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
+        let [input, output] = ends(bundle)?;
+        Bytes::new(input, output, spec.size)
+    }
+}
+
+/// Descriptors and nothing else.
+pub(crate) fn bundle<const N: usize>(descriptors: [OwnedFd; N]) -> Bundle {
+    Bundle {
+        descriptors: descriptors.into(),
+        data: Vec::new(),
+    }
+}
+
+/// The descriptors of a bundle that must have this many.
+pub(crate) fn ends<const N: usize>(bundle: Bundle) -> Outcome<[OwnedFd; N]> {
+    bundle
+        .descriptors
+        .try_into()
+        .map_err(|_| Failure::Failed("descriptors were lost on the way".into()))
+}

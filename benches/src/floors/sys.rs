@@ -1,0 +1,139 @@
+#![expect(
+    unsafe_code,
+    reason = "system calls that neither rustix nor the standard library has"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::ptr;
+
+use posixmq::PosixMq;
+
+/// A second descriptor of a queue, to travel to another process.
+pub(crate) fn queue_descriptor(queue: &PosixMq) -> io::Result<OwnedFd> {
+    // SAFETY: the queue keeps its descriptor open for as long as it is borrowed here.
+    let fd = unsafe { BorrowedFd::borrow_raw(queue.as_raw_fd()) };
+    fd.try_clone_to_owned()
+}
+
+/// A queue from a descriptor that travelled.
+pub(crate) fn adopt_queue(fd: OwnedFd) -> PosixMq {
+    // SAFETY: the descriptor is owned, and ownership passes to the queue.
+    unsafe { PosixMq::from_raw_fd(fd.into_raw_fd()) }
+}
+
+/// `mq_send(3)` at priority 0.
+#[inline]
+pub(crate) fn mq_send(queue: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of a live slice, which the kernel only reads.
+    let sent =
+        unsafe { libc::mq_send(queue.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `mq_receive(3)`; the buffer must have the queue's message size.
+#[inline]
+pub(crate) fn mq_receive(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of a live, exclusively borrowed slice.
+    let received = unsafe {
+        libc::mq_receive(
+            queue.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            ptr::null_mut(),
+        )
+    };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+/// The signal of the signal floor: the second real-time one, out of the way of the first.
+pub(crate) fn floor_signal() -> i32 {
+    libc::SIGRTMIN() + 1
+}
+
+/// Blocks the floor's signal in the calling thread, as `sigwaitinfo(2)` demands.
+pub(crate) fn block_floor_signal() -> io::Result<()> {
+    let set = floor_set();
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(failed))
+    }
+}
+
+fn floor_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises what it is given, and cannot fail for a valid pointer.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: initialised by the call above.
+    let mut set = unsafe { set.assume_init() };
+    // SAFETY: the set is initialised and the signal number is a valid one.
+    unsafe { libc::sigaddset(&raw mut set, floor_signal()) };
+    set
+}
+
+/// The set that [`WordWaiter`] waits for, built once.
+pub(crate) struct WordWaiter(libc::sigset_t);
+
+impl WordWaiter {
+    pub(crate) fn new() -> Self {
+        Self(floor_set())
+    }
+
+    /// `sigwaitinfo(2)`: sleeps until a word arrives.
+    #[inline]
+    pub(crate) fn wait(&self) -> io::Result<u64> {
+        let mut info = MaybeUninit::uninit();
+        // SAFETY: the set is initialised and `info` has room for a siginfo_t.
+        let signal = unsafe { libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()) };
+        Self::word(signal, &info)
+    }
+
+    /// `sigtimedwait(2)` without time: EAGAIN when no word is there.
+    #[inline]
+    pub(crate) fn look(&self) -> io::Result<u64> {
+        let mut info = MaybeUninit::uninit();
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the set and the time are initialised and `info` has room for a siginfo_t.
+        let signal =
+            unsafe { libc::sigtimedwait(&raw const self.0, info.as_mut_ptr(), &raw const now) };
+        Self::word(signal, &info)
+    }
+
+    #[inline]
+    fn word(signal: i32, info: &MaybeUninit<libc::siginfo_t>) -> io::Result<u64> {
+        if signal < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel filled it in, since the call gave a signal number.
+        let info = unsafe { info.assume_init_ref() };
+        // SAFETY: the only senders of this signal use sigqueue, whose siginfo has a value.
+        let value = unsafe { info.si_value() };
+        Ok(value.sival_ptr.addr() as u64)
+    }
+}
+
+/// `sigqueue(3)`: a signal with one word.
+#[inline]
+pub(crate) fn queue_word(process: i32, word: u64) -> io::Result<()> {
+    let value = libc::sigval {
+        sival_ptr: ptr::without_provenance_mut(word as usize),
+    };
+    // SAFETY: no memory is passed; the pointer-sized value is data and is never followed.
+    let sent = unsafe { libc::sigqueue(process, floor_signal(), value) };
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

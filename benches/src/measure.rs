@@ -1,0 +1,312 @@
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput};
+
+use crate::catalog::Implementation;
+use crate::failure::{Failure, Outcome};
+use crate::pair::{Pair, Slice};
+use crate::plan::{Group, floor_of};
+use crate::row::{Row, Status, figure, median};
+use crate::settings::Settings;
+use crate::spec::{Spec, Workload};
+use crate::syscalls;
+use crate::workload::Run;
+
+/// A row in the making.
+struct Contestant {
+    implementation: &'static Implementation,
+    spec: Spec,
+    state: State,
+    /// From the first runs.
+    ns_per_message: f64,
+    depth: Option<u64>,
+    wanted: bool,
+    slices: Vec<Slice>,
+}
+
+enum State {
+    Running(Pair),
+    Over(Failure),
+}
+
+/// Time for one row: a part for criterion's means, a part for percentiles.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    warm_up: Duration,
+    criterion: Duration,
+    slice: Duration,
+}
+
+/// Turns of each row of a group, one after another, so that a row and its floor see the same
+/// minutes of the machine.
+const ROUNDS: usize = 3;
+
+/// What a row costs besides: starting, connecting, calibration, analysis, the count of calls.
+const OVERHEAD: Duration = Duration::from_millis(90);
+
+impl Share {
+    fn of(left: Duration, rows: usize) -> Self {
+        let rows = u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
+        let row = (left / rows).saturating_sub(OVERHEAD);
+        let within = |share: Duration, min: u64, max: u64| {
+            share.clamp(Duration::from_millis(min), Duration::from_millis(max))
+        };
+        Self {
+            warm_up: within(row / 8, 5, 200),
+            criterion: within(row * 3 / 8, 15, 1000),
+            slice: within(row / 2 / ROUNDS as u32, 10, 300),
+        }
+    }
+}
+
+/// Measures everything that was planned, one group after another.
+pub(crate) fn all(criterion: &mut Criterion, groups: Vec<Group>, settings: &Settings) -> Vec<Row> {
+    let start = Instant::now();
+    let mut left: usize = groups.iter().map(|group| group.contestants.len()).sum();
+    let total = left;
+    let mut rows = Vec::with_capacity(total);
+    for group in groups {
+        let remaining = settings.budget.saturating_sub(start.elapsed());
+        let share = Share::of(remaining, left);
+        left -= group.contestants.len();
+        eprintln!(
+            "[{:3} %, {:3} s] {} {}",
+            (total - left) * 100 / total.max(1),
+            start.elapsed().as_secs(),
+            group.name,
+            group.contestants[0].1.mechanism
+        );
+        rows.extend(measure(criterion, group, share, settings.measuring));
+    }
+    rows
+}
+
+fn measure(criterion: &mut Criterion, group: Group, share: Share, measuring: bool) -> Vec<Row> {
+    let mut contestants: Vec<_> = group
+        .contestants
+        .into_iter()
+        .map(|(implementation, spec)| Contestant::start(implementation, spec))
+        .collect();
+    for contestant in &mut contestants {
+        contestant.means(criterion, &group.name, share);
+    }
+    if !measuring {
+        return Vec::new();
+    }
+    let wanted = contestants
+        .iter()
+        .any(|c| c.wanted && !c.implementation.is_floor());
+    let only_floors = contestants.iter().all(|c| c.implementation.is_floor());
+    contestants.retain(|c| c.wanted || (wanted && c.implementation.is_floor()) || only_floors);
+    for round in 0..ROUNDS {
+        // Every other round the other way round: what drifts during a round cancels out.
+        let mut order: Vec<usize> = (0..contestants.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for at in order {
+            contestants[at].turn(share);
+        }
+    }
+    finish(contestants)
+}
+
+impl Contestant {
+    fn start(implementation: &'static Implementation, spec: Spec) -> Self {
+        let (state, depth) = match Pair::start(implementation, &spec) {
+            Ok(pair) => {
+                let depth = pair.depth;
+                (State::Running(pair), depth)
+            }
+            Err(failure) => (State::Over(failure), None),
+        };
+        let mut contestant = Self {
+            implementation,
+            spec,
+            state,
+            ns_per_message: 0.0,
+            depth,
+            wanted: false,
+            slices: Vec::new(),
+        };
+        contestant.calibrate();
+        contestant
+    }
+
+    /// Doubles a run until it takes long enough to tell how long a message takes.
+    fn calibrate(&mut self) {
+        const ENOUGH: Duration = Duration::from_millis(2);
+        const ATTEMPT: Duration = Duration::from_secs(3);
+        let mut messages = 8;
+        while let State::Running(pair) = &mut self.state {
+            match pair.run(
+                Run {
+                    messages,
+                    sample: false,
+                },
+                ATTEMPT,
+            ) {
+                Ok(slice) => {
+                    self.ns_per_message = slice.elapsed.as_nanos() as f64 / messages as f64;
+                    if slice.elapsed >= ENOUGH {
+                        return;
+                    }
+                    messages *= 2;
+                }
+                Err(failure) => self.state = State::Over(failure),
+            }
+        }
+    }
+
+    fn messages_in(&self, time: Duration) -> u64 {
+        let messages = time.as_nanos() as f64 / self.ns_per_message.max(1.0);
+        (messages as u64).clamp(8, self.most_messages())
+    }
+
+    /// What one run may carry: what is appended to a file must not fill the storage.
+    fn most_messages(&self) -> u64 {
+        const STORED: usize = 64 << 20;
+        match &*self.spec.mechanism {
+            "file" => (STORED / self.spec.size).max(8) as u64,
+            _ => u64::MAX,
+        }
+    }
+
+    fn run(&mut self, messages: u64, sample: bool) -> Outcome<Slice> {
+        let expected = Duration::from_nanos((messages as f64 * self.ns_per_message) as u64);
+        let limit = Duration::from_secs(2) + 8 * expected;
+        match &mut self.state {
+            State::Running(pair) => match pair.run(Run { messages, sample }, limit) {
+                Ok(slice) => Ok(slice),
+                Err(failure) => {
+                    self.state = State::Over(failure.clone());
+                    Err(failure)
+                }
+            },
+            State::Over(failure) => Err(failure.clone()),
+        }
+    }
+
+    /// Criterion's pass: whole runs, no clock per message.
+    fn means(&mut self, criterion: &mut Criterion, group: &str, share: Share) {
+        if let State::Over(_) = self.state {
+            // Nothing to time; the row says why.
+            self.wanted = true;
+            return;
+        }
+        let id = self.spec.id();
+        let id = id
+            .trim_start_matches(group)
+            .trim_start_matches('/')
+            .to_owned();
+        let mut group = criterion.benchmark_group(group);
+        group
+            .sample_size(10)
+            .sampling_mode(SamplingMode::Flat)
+            .warm_up_time(share.warm_up)
+            .measurement_time(share.criterion)
+            .throughput(Throughput::Bytes(self.spec.size as u64));
+        let contestant = RefCell::new(self);
+        group.bench_function(id, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut contestant = contestant.borrow_mut();
+                contestant.wanted = true;
+                contestant.timed(iterations)
+            });
+        });
+        group.finish();
+    }
+
+    fn timed(&mut self, messages: u64) -> Duration {
+        let mut elapsed = Duration::ZERO;
+        let mut left = messages;
+        while left > 0 {
+            let now = left.min(self.most_messages());
+            match self.run(now, false) {
+                Ok(slice) => elapsed += slice.elapsed,
+                // The row is marked failed; criterion only has to come to an end.
+                Err(_) => return Duration::from_secs(1),
+            }
+            left -= now;
+        }
+        elapsed
+    }
+
+    /// The pass for percentiles, processor time and ratios.
+    fn turn(&mut self, share: Share) {
+        let messages = self.messages_in(share.slice);
+        let sample = self.spec.workload == Workload::Rtt;
+        if let Ok(slice) = self.run(messages, sample) {
+            self.slices.push(slice);
+        }
+    }
+
+    fn row(&self, all: &[Self]) -> Row {
+        let mut row = Row::new(&self.spec, self.implementation.note);
+        row.depth = self.depth;
+        match &self.state {
+            State::Over(Failure::Unsupported(reason)) => {
+                row.status = Status::Unsupported;
+                row.reason = Some(reason.clone());
+            }
+            State::Over(Failure::Failed(reason)) => {
+                row.status = Status::Failed;
+                row.reason = Some(reason.clone());
+            }
+            State::Running(_) => {
+                row.digest(&self.slices);
+                if let Some((floor, ratio)) = self.ratio(all) {
+                    row.floor = Some(floor);
+                    row.ratio_to_floor = Some(ratio);
+                }
+            }
+        }
+        row
+    }
+
+    /// The median over the rounds of the ratio within a round.
+    fn ratio(&self, all: &[Self]) -> Option<(String, f64)> {
+        let floors = all
+            .iter()
+            .filter(|c| c.implementation.is_floor())
+            .map(|c| &c.spec);
+        let floor = floor_of(&self.spec, floors)?;
+        let floor = all.iter().find(|contestant| contestant.spec == *floor)?;
+        let workload = self.spec.workload;
+        let ratios = self
+            .slices
+            .iter()
+            .zip(&floor.slices)
+            .map(|(own, floor)| {
+                figure(own, workload) / figure(floor, workload).max(f64::MIN_POSITIVE)
+            })
+            .collect();
+        Some((floor.spec.implementation.clone(), median(ratios)?))
+    }
+
+    /// The last pass, which uses up the pair: system calls per message.
+    fn count(self, row: &mut Row) {
+        let State::Running(pair) = self.state else {
+            return;
+        };
+        if !self.implementation.is_countable() {
+            row.syscalls_reason = Some("not two single-threaded processes of this program".into());
+            return;
+        }
+        match syscalls::per_message(pair) {
+            Ok(count) => row.syscalls_per_message = Some(count),
+            Err(Failure::Unsupported(reason) | Failure::Failed(reason)) => {
+                row.syscalls_reason = Some(reason);
+            }
+        }
+    }
+}
+
+fn finish(contestants: Vec<Contestant>) -> Vec<Row> {
+    let mut rows: Vec<_> = contestants.iter().map(|c| c.row(&contestants)).collect();
+    for (contestant, row) in contestants.into_iter().zip(&mut rows) {
+        contestant.count(row);
+    }
+    rows
+}

@@ -1,0 +1,82 @@
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ipc_core::{Wait, WaitStrategy, Waiter};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+use crate::spec::Side;
+
+/// Where the two processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Placement {
+    /// Each pinned to a core of its own.
+    TwoCores,
+    /// Both pinned to the same core.
+    OneCore,
+    /// Wherever the scheduler puts them.
+    Unpinned,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoCores => "two-cores",
+            Self::OneCore => "one-core",
+            Self::Unpinned => "unpinned",
+        })
+    }
+}
+
+/// The processors that pinned rows use: the first two that this process may run on.
+pub(crate) fn processors() -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu))
+        .take(2)
+        .collect()
+}
+
+impl Placement {
+    /// The processor for one side; `None` leaves it to the scheduler.
+    pub(crate) fn processor(self, side: Side) -> Outcome<Option<usize>> {
+        let processors = processors();
+        match (self, side, &processors[..]) {
+            (Self::Unpinned, ..) => Ok(None),
+            (Self::OneCore, _, [first, ..])
+            | (Self::TwoCores, Side::Initiator | Side::Solo, [first, _]) => Ok(Some(*first)),
+            (Self::TwoCores, Side::Responder, [_, second]) => Ok(Some(*second)),
+            _ => Err(Failure::Unsupported("needs two processors".into())),
+        }
+    }
+
+    /// Pins the calling thread for its side.
+    pub(crate) fn apply(self, side: Side) -> Outcome<()> {
+        let Some(cpu) = self.processor(side)? else {
+            return Ok(());
+        };
+        if self == Self::TwoCores {
+            know_the_processors();
+        }
+        pin(cpu)
+    }
+}
+
+/// Pins the calling thread.
+pub(crate) fn pin(cpu: usize) -> Outcome<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// `ipc-core` reads once how many processors the process may run on and does not spin on a single
+/// one. A process pinned to its own core beside a peer on another is not alone, so it must look
+/// before it is pinned.
+fn know_the_processors() {
+    let soon = Wait::Until(Instant::now() + Duration::from_nanos(1));
+    let _: Result<Option<()>, ()> = Waiter::new(WaitStrategy::Spin).look(soon, || Ok(None));
+}

@@ -1,0 +1,123 @@
+use std::env;
+use std::time::Duration;
+
+use crate::placement::Placement;
+
+/// What the command line and the environment ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// `IPC_BENCH_QUICK=1`: fewer sizes, one placement.
+    pub(crate) quick: bool,
+    /// Whether figures are wanted at all, and not only a test that everything runs.
+    pub(crate) measuring: bool,
+    pub(crate) placements: Vec<Placement>,
+    /// For the whole run, after the build.
+    pub(crate) budget: Duration,
+    filter: Option<String>,
+}
+
+/// Options of criterion that take a value, which is then no filter.
+const WITH_VALUE: &[&str] = &[
+    "-b",
+    "--baseline",
+    "--baseline-lenient",
+    "--color",
+    "-c",
+    "--confidence-level",
+    "--format",
+    "--load-baseline",
+    "--measurement-time",
+    "--noise-threshold",
+    "--nresamples",
+    "--output-format",
+    "--plotting-backend",
+    "--profile-time",
+    "--sample-size",
+    "-s",
+    "--save-baseline",
+    "--significance-level",
+    "--warm-up-time",
+];
+
+impl Settings {
+    pub(crate) fn read() -> Self {
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let has = |option: &str| arguments.iter().any(|argument| argument == option);
+        let quick = env::var("IPC_BENCH_QUICK").is_ok_and(|value| !matches!(&*value, "" | "0"));
+        let seconds = env::var("IPC_BENCH_SECONDS")
+            .ok()
+            .and_then(|value| value.parse().ok());
+        Self {
+            quick,
+            measuring: has("--bench")
+                && !["--test", "--list", "--profile-time", "--load-baseline"]
+                    .iter()
+                    .any(|option| has(option)),
+            placements: placements(quick),
+            budget: Duration::from_secs(seconds.unwrap_or(if quick { 45 } else { 200 })),
+            filter: filter(&arguments),
+        }
+    }
+
+    /// Whether criterion may want this row. It reads its filter as a regular expression; one that
+    /// is more than a word is left to it.
+    pub(crate) fn might_want(&self, id: &str) -> bool {
+        match &self.filter {
+            None => true,
+            Some(filter) if filter.contains(|c: char| r"\.+*?()|[]{}^$".contains(c)) => true,
+            Some(filter) => id.contains(filter.as_str()),
+        }
+    }
+}
+
+fn filter(arguments: &[String]) -> Option<String> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            return Some(argument.clone());
+        }
+    }
+    None
+}
+
+/// `IPC_BENCH_PLACEMENTS`, such as `unpinned` or `two-cores,unpinned`.
+fn placements(quick: bool) -> Vec<Placement> {
+    let all = [Placement::TwoCores, Placement::OneCore, Placement::Unpinned];
+    match env::var("IPC_BENCH_PLACEMENTS") {
+        Ok(list) => {
+            let wanted = |placement: &Placement| {
+                list.split(',')
+                    .any(|name| name.trim() == placement.to_string())
+            };
+            all.into_iter().filter(wanted).collect()
+        }
+        Err(_) if quick => vec![Placement::TwoCores],
+        Err(_) => vec![Placement::TwoCores, Placement::OneCore],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    fn of(line: &str) -> Option<String> {
+        filter(
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn a_filter_is_told_from_the_value_of_an_option() {
+        assert_eq!(of("--bench"), None);
+        assert_eq!(of("--bench --save-baseline x"), None);
+        assert_eq!(
+            of("--save-baseline x pipe --bench").as_deref(),
+            Some("pipe")
+        );
+    }
+}
