@@ -255,3 +255,68 @@ impl From<Control> for OwnedFd {
         control.socket
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn send_raw(control: &Control, bytes: &[u8], descriptors: &[OwnedFd]) {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+        let bytes = [IoSlice::new(bytes)];
+        rustix::net::sendmsg(control, &bytes, &mut ancillary, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn frames_that_nobody_sends_are_errors() {
+        let (a, b) = Control::pair().unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
+        let pipe = [OwnedFd::from(pipe)];
+        let cases: [(&[u8], &[OwnedFd]); 5] = [
+            (&[1], &[]),
+            (&[0, 0], &[]),
+            (&[99, 0, 1, 2, 3], &[]),
+            // A body in a memfd that did not come.
+            (&[4, 1], &[]),
+            // A pipe in its place, whose reading could wait for ever.
+            (&[4, 1], &pipe),
+        ];
+        for (bytes, descriptors) in cases {
+            send_raw(&a, bytes, descriptors);
+            let error = b.try_recv(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{bytes:?}");
+        }
+        send_raw(&a, &vec![4; HEADER + MAX_INLINE + 1], &[]);
+        let error = b.try_recv(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "an oversized frame");
+    }
+
+    #[test]
+    fn the_end_comes_after_the_last_frame() {
+        let (a, b) = Control::pair().unwrap();
+        let error = b.try_recv(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        a.send(Frame::new(Kind::Returned, vec![7; 100]), || unreachable!())
+            .unwrap();
+        drop(a);
+        let frame = b.try_recv(&mut Vec::new()).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.body), (Kind::Returned, vec![7; 100]));
+        assert!(b.try_recv(&mut Vec::new()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_sender_without_room_asks_whether_to_go_on() {
+        let (a, _b) = Control::pair().unwrap();
+        let full = loop {
+            let frame = Frame::new(Kind::Returned, vec![0; 30_000]);
+            if let Err(error) = a.send(frame, || Err(ErrorKind::TimedOut.into())) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::TimedOut);
+    }
+}

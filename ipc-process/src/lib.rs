@@ -15,6 +15,7 @@ mod reap;
 mod spawn;
 mod supervisor;
 mod target;
+pub mod zombie;
 
 pub use builder::{Stdio, Unstarted};
 pub use child::init;

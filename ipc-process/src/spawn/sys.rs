@@ -259,6 +259,26 @@ pub(crate) fn exit_status_after_reaping(pidfd: BorrowedFd<'_>) -> Result<Option<
     Ok(known.then_some(info.exit_code))
 }
 
+/// What becomes of the children of this process when they end.
+pub(crate) struct ChildDisposition(libc::sigaction);
+
+/// Has the kernel discard children that end: `SA_NOCLDWAIT`, sigaction(2). Gives what was before.
+pub(crate) fn discard_children() -> Result<ChildDisposition, Errno> {
+    // SAFETY: all zeroes are a valid sigaction: the default disposition and an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_flags = libc::SA_NOCLDWAIT;
+    let mut previous = action;
+    // SAFETY: both are valid for the call; the default disposition runs no code.
+    check(unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, &raw mut previous) })?;
+    Ok(ChildDisposition(previous))
+}
+
+/// Undoes [`discard_children`].
+pub(crate) fn restore_children(previous: &ChildDisposition) {
+    // SAFETY: it was the disposition of this process before, and so is valid. It cannot fail.
+    unsafe { libc::sigaction(libc::SIGCHLD, &raw const previous.0, ptr::null_mut()) };
+}
+
 /// Runs `hook` when the program returns from `main` or calls `exit`.
 pub(crate) fn at_exit(hook: extern "C" fn()) {
     // SAFETY: the hook is a plain function that does not unwind. Failure (no memory) leaves the

@@ -1,0 +1,159 @@
+//! Programs that ignore SIGCHLD, or whose other parts wait for every child. Each runs in a
+//! process of its own, because both concern the whole process.
+#![expect(
+    unsafe_code,
+    reason = "dispositions of signals and waitpid(-1) have no safe form"
+)]
+
+mod common;
+
+use common::zombies;
+use ipc_process::{JoinError, Process, Stdio};
+
+ipc_process::test_support!();
+
+/// Ends of all kinds, each as the number that tells it.
+fn ends_of_all_kinds() -> Vec<Result<i32, String>> {
+    let returned = Process::new(|| 5, ()).start().unwrap();
+    let exited = Process::new(|| -> i32 { std::process::exit(42) }, ())
+        .start()
+        .unwrap();
+    let killed = Process::new(|| -> i32 { common::forever() }, ())
+        .start()
+        .unwrap();
+    killed.kill().unwrap();
+    [returned, exited, killed]
+        .into_iter()
+        .map(|process| match process.join() {
+            Ok(value) => Ok(value),
+            Err(JoinError::Exited { code }) => Ok(code),
+            Err(JoinError::Killed { signal, .. }) => Ok(signal),
+            Err(other) => Err(other.to_string()),
+        })
+        .collect()
+}
+
+/// Whether this kernel keeps the status of processes that are reaped elsewhere.
+fn kernel_keeps_statuses() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
+}
+
+fn expect_all(ends: &[Result<i32, String>]) {
+    if kernel_keeps_statuses() {
+        assert_eq!(ends, [Ok(5), Ok(42), Ok(9)]);
+    } else {
+        assert_eq!(ends[0], Ok(5), "a result does not depend on the status");
+        assert!(
+            ends[1..].iter().all(Result::is_err),
+            "and a status is never made up"
+        );
+    }
+}
+
+#[test]
+fn ends_are_told_right_while_sigchld_is_ignored() {
+    fn program() -> (Vec<Result<i32, String>>, usize) {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        (ends_of_all_kinds(), zombies().len())
+    }
+    let (ends, zombies) = Process::new(program, ()).start().unwrap().join().unwrap();
+    expect_all(&ends);
+    assert_eq!(zombies, 0);
+}
+
+#[test]
+fn ends_are_told_right_while_somebody_waits_for_every_child() {
+    fn program() -> Vec<Result<i32, String>> {
+        std::thread::spawn(|| {
+            loop {
+                // SAFETY: no status is asked for.
+                unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+            }
+        });
+        (0..20).flat_map(|_| ends_of_all_kinds()).collect()
+    }
+    let ends = Process::new(program, ()).start().unwrap().join().unwrap();
+    if kernel_keeps_statuses() {
+        for round in ends.chunks(3) {
+            expect_all(round);
+        }
+    }
+}
+
+#[test]
+fn a_program_without_standard_streams_starts_processes() {
+    fn program() -> (i32, usize) {
+        for standard in 0..3 {
+            // SAFETY: nothing in this process uses them any more.
+            unsafe { libc::close(standard) };
+        }
+        // The control socket would get one of these numbers.
+        let process = Process::new(|a: i32| a + 1, (41,))
+            .stdout(Stdio::Null)
+            .start()
+            .unwrap();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        (process.join().unwrap(), open)
+    }
+    let (answer, _) = Process::new(program, ()).start().unwrap().join().unwrap();
+    assert_eq!(answer, 42);
+}
+
+#[test]
+fn blocked_signals_and_handlers_are_not_inherited() {
+    extern "C" fn handler(_: i32) {}
+    fn program() -> String {
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGTERM, handler as extern "C" fn(i32) as usize) };
+        let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: initialises the set.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: the set is initialised.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
+        let process = Process::new(|| -> () { common::forever() }, ())
+            .start()
+            .unwrap();
+        process.terminate().unwrap();
+        process.join().unwrap_err().to_string()
+    }
+    let told = Process::new(program, ()).start().unwrap().join().unwrap();
+    assert_eq!(told, "the process was ended by signal 15");
+}
+
+#[test]
+fn many_starts_leave_no_descriptor_no_mapping_and_no_process() {
+    fn program() -> ([usize; 2], [usize; 2], usize) {
+        let count = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+            [open, maps.lines().count()]
+        };
+        let round = |n: u32| {
+            let process = Process::new(|n: u32| n, (n,)).daemon(n.is_multiple_of(3));
+            let process = process.start().unwrap();
+            match n % 3 {
+                0 => drop(process),
+                1 => assert_eq!(process.join().unwrap(), n),
+                _ => {
+                    process.kill().unwrap();
+                    let _ = process.join();
+                }
+            }
+        };
+        (0..30).for_each(round);
+        let before = count();
+        (0..300).for_each(round);
+        assert!(common::eventually(|| count()[0] <= before[0]));
+        (before, count(), zombies().len())
+    }
+    let (before, after, zombies) = Process::new(program, ()).start().unwrap().join().unwrap();
+    assert_eq!(before[0], after[0], "descriptors");
+    // The allocator may map an arena or two for threads that it had not seen before.
+    assert!(after[1] <= before[1] + 8, "mappings: {before:?}, {after:?}");
+    assert_eq!(zombies, 0);
+}
