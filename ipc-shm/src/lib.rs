@@ -7,6 +7,7 @@ mod link;
 mod loan;
 mod options;
 mod parking;
+mod patience;
 mod receiver;
 mod ring;
 mod segment;

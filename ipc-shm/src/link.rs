@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ipc_core::lifeline::{Lifeline, Peer};
-use ipc_core::{Wait, WaitStrategy, Waiter};
+use ipc_core::{Wait, WaitStrategy};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use crate::parking::{Sleeper, Waker, is_closed};
+use crate::patience::Patience;
 use crate::ring::Corrupt;
 use crate::sys::{self, Mapping};
 
@@ -47,10 +48,6 @@ impl From<Corrupt> for Stop {
 /// tick of at most 10 ms, a death is known well within 100 ms.
 const ASK_EVERY_MS: i64 = 20;
 
-/// Attempts without even a pause, in front of every wait: about 0.2 us, where a running peer's
-/// answer is mostly found.
-const FIRST_ATTEMPTS: u32 = 64;
-
 /// A ring, as far as waiting needs to know.
 pub(crate) trait Mapped {
     /// Whether what the peer left is still worth having once it is gone: messages are, room is
@@ -69,7 +66,7 @@ pub(crate) struct Link {
     pub(crate) my_bell: OwnedFd,
     pub(crate) peer_bell: OwnedFd,
     pub(crate) lifeline: Lifeline,
-    waiter: Waiter,
+    patience: Patience,
     sleeper: Sleeper,
     waker: Waker,
     /// The peer's end, once known; it does not come back.
@@ -96,7 +93,7 @@ impl Link {
             my_bell,
             peer_bell,
             lifeline,
-            waiter: Waiter::new(strategy),
+            patience: Patience::new(strategy),
             sleeper: Sleeper::attach(&mine.state),
             waker: Waker::default(),
             gone: None,
@@ -107,7 +104,7 @@ impl Link {
     }
 
     pub(crate) fn strategy(&self) -> WaitStrategy {
-        self.waiter.strategy()
+        self.patience.strategy()
     }
 
     /// Rings if the peer sleeps. Call it after publishing a position.
@@ -225,16 +222,11 @@ impl Link {
         wait: Wait,
         attempt: &mut impl FnMut(&mut R) -> Result<Option<T>, Corrupt>,
     ) -> Result<Option<T>, Corrupt> {
-        if self.strategy() == WaitStrategy::Block || !self.peer_runs_elsewhere(ring.mapping()) {
+        if !self.peer_runs_elsewhere(ring.mapping()) {
             return Ok(None);
         }
-        for _ in 0..FIRST_ATTEMPTS {
-            if let Some(found) = attempt(ring)? {
-                return Ok(Some(found));
-            }
-        }
         let role = self.role;
-        let found = self.waiter.look(wait, || {
+        let found = self.patience.look(wait, || {
             if let Some(found) = attempt(ring)? {
                 return Ok(Some(Some(found)));
             }

@@ -89,6 +89,7 @@ impl Segment {
     /// # Errors
     /// `Invalid` if the segment ends before; `Io`.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), OpenError> {
+        self.check(offset, buffer.len())?;
         let mut done = 0;
         while done < buffer.len() {
             match rustix::io::pread(&self.memory, &mut buffer[done..], (offset + done) as u64) {
@@ -106,12 +107,7 @@ impl Segment {
     /// # Errors
     /// `Invalid` if the segment ends before, and then nothing was written; `Io`.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OpenError> {
-        if offset
-            .checked_add(bytes.len())
-            .is_none_or(|end| self.len().is_ok_and(|len| end > len))
-        {
-            return Err(OUTSIDE);
-        }
+        self.check(offset, bytes.len())?;
         let mut done = 0;
         while done < bytes.len() {
             match rustix::io::pwrite(&self.memory, &bytes[done..], (offset + done) as u64) {
@@ -121,6 +117,13 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    fn check(&self, offset: usize, len: usize) -> Result<(), OpenError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len()? => Ok(()),
+            _ => Err(OUTSIDE),
+        }
     }
 }
 

@@ -1,0 +1,202 @@
+//! A peer that writes anything anywhere into the memory: it gets an error or a message, and
+//! nobody is hurt.
+
+use std::os::fd::OwnedFd;
+
+use ipc_core::{Channel, Handoff, Receiver as _, RecvError, SendError, Sender as _, Wait};
+use ipc_shm::{Options, SharedMemory};
+use proptest::prelude::*;
+
+const CAPACITY: usize = 4096;
+const RING: u64 = 4096;
+const TAIL: u64 = 128;
+const HEAD: u64 = 256;
+const MESSAGE: u64 = 1 << 32;
+const FILLER: u64 = 2 << 32;
+
+/// Values at the edges of what is valid.
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        (0..=2 * CAPACITY as u64),
+        (0..=64u64).prop_map(|eighth| eighth * 8),
+        (0..=64u64).prop_map(|back| u64::MAX - back),
+        (0..=CAPACITY as u64).prop_map(|len| MESSAGE | len),
+        (0..=CAPACITY as u64).prop_map(|len| FILLER | len),
+        (0..=16u64).prop_map(|back| MESSAGE | (u64::from(u32::MAX) - back)),
+        (0..=16u64).prop_map(|back| FILLER | (u64::from(u32::MAX) - back)),
+    ]
+}
+
+/// Where it hurts most: positions, states, the beginnings of frames.
+fn place() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(TAIL),
+        Just(HEAD),
+        Just(384),
+        Just(512),
+        0..64u64,
+        (0..CAPACITY as u64 / 8).prop_map(|word| RING + word * 8),
+        (0..8u64).prop_map(|word| RING + word * 72),
+        0..RING + CAPACITY as u64 - 8,
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Overwrite(u64, u64),
+    Send(usize),
+    Receive(usize),
+    Loan(usize),
+    Borrow,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (place(), value()).prop_map(|(place, value)| Step::Overwrite(place, value)),
+        2 => (0..2100usize).prop_map(Step::Send),
+        2 => prop_oneof![Just(2040usize), 0..100usize].prop_map(Step::Receive),
+        1 => (0..2041usize).prop_map(Step::Loan),
+        1 => Just(Step::Borrow),
+    ]
+}
+
+fn pair() -> (ipc_shm::Sender, ipc_shm::Receiver, OwnedFd) {
+    let (sender, receiver) = SharedMemory::pair(&Options::new().capacity(CAPACITY)).unwrap();
+    let memory = sender.to_parts().unwrap().descriptors.remove(0);
+    (sender, receiver, memory)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_stands_in_the_memory_a_call_gives_a_message_or_an_error(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let (mut sender, mut receiver, memory) = pair();
+        let mut buffer = [0; 2040];
+        for step in steps {
+            match step {
+                Step::Overwrite(place, value) => {
+                    rustix::io::pwrite(&memory, &value.to_ne_bytes(), place).unwrap();
+                }
+                Step::Send(len) => {
+                    match sender.try_send(&vec![7; len]) {
+                        Ok(()) => prop_assert!(len <= 2040),
+                        Err(SendError::TooLong { max, .. }) => prop_assert!(len > max),
+                        Err(SendError::Full | SendError::Corrupt { .. } | SendError::Closed) => {}
+                        Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                    }
+                }
+                Step::Receive(room) => match receiver.try_recv(&mut buffer[..room]) {
+                    Ok(len) => prop_assert!(len <= room),
+                    Err(RecvError::BufferTooSmall { needed }) => {
+                        prop_assert!(room < needed && needed <= 2040);
+                    }
+                    Err(RecvError::Empty | RecvError::Corrupt { .. } | RecvError::Closed) => {}
+                    Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                },
+                Step::Loan(len) => {
+                    if let Ok(mut loan) = sender.loan(len, Wait::Never) {
+                        loan.write(len / 2, &vec![3; len - len / 2]);
+                        loan.commit_first(len / 3);
+                    }
+                }
+                Step::Borrow => {
+                    if let Ok(borrowed) = receiver.borrow(Wait::Never) {
+                        prop_assert!(borrowed.len() <= 2040);
+                        borrowed.copy_to(0, &mut buffer[..borrowed.len()]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_takes_over_any_memory_or_refuses_it(
+        writes in prop::collection::vec((place(), value()), 1..6),
+    ) {
+        let (sender, receiver, memory) = pair();
+        for (place, value) in writes {
+            rustix::io::pwrite(&memory, &value.to_ne_bytes(), place).unwrap();
+        }
+        if let Ok(mut receiver) = ipc_shm::Receiver::from_parts(receiver.to_parts().unwrap()) {
+            for _ in 0..3 {
+                let _ = receiver.try_recv(&mut [0; 2040]);
+            }
+        }
+        if let Ok(mut sender) = ipc_shm::Sender::from_parts(sender.to_parts().unwrap()) {
+            for _ in 0..3 {
+                let _ = sender.try_send(&[0; 2040]);
+            }
+        }
+    }
+
+    /// With an honest peer: what is sent arrives, whatever the lengths and however full the ring.
+    #[test]
+    fn messages_of_any_lengths_arrive_in_order(
+        lengths in prop::collection::vec(prop_oneof![0..40usize, 0..2041usize], 1..200),
+    ) {
+        let (mut sender, mut receiver, _memory) = pair();
+        let mut expected = std::collections::VecDeque::new();
+        let mut buffer = [0; 2040];
+        for (number, len) in lengths.into_iter().enumerate() {
+            let message: Vec<u8> = (0..len).map(|at| (at + number) as u8).collect();
+            loop {
+                match sender.try_send(&message) {
+                    Ok(()) => break,
+                    Err(SendError::Full) => {
+                        let len = receiver.try_recv(&mut buffer).unwrap();
+                        let oldest: Vec<u8> = expected.pop_front().unwrap();
+                        prop_assert_eq!(&buffer[..len], &oldest[..]);
+                    }
+                    Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                }
+            }
+            expected.push_back(message);
+        }
+        for message in expected {
+            let len = receiver.try_recv(&mut buffer).unwrap();
+            prop_assert_eq!(&buffer[..len], &message[..]);
+        }
+        prop_assert!(matches!(receiver.try_recv(&mut buffer), Err(RecvError::Empty)));
+    }
+}
+
+/// A peer that overwrites the header in a loop while the other end works.
+#[test]
+fn memory_that_changes_under_the_call_hurts_nobody() {
+    let (mut sender, mut receiver, memory) = pair();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut state = 0x9E37_79B9_7F4A_7C15u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let place = match state >> 60 {
+                    0..4 => TAIL,
+                    4..6 => HEAD,
+                    _ => RING + (state >> 40) % (CAPACITY as u64 / 8) * 8,
+                };
+                let value = match state >> 58 & 3 {
+                    0 => state >> 20,
+                    1 => (state >> 30) % 1024 * 8,
+                    2 => MESSAGE | (state >> 30) % 4096,
+                    _ => FILLER | (state >> 30) % 4096,
+                };
+                rustix::io::pwrite(&memory, &value.to_ne_bytes(), place).unwrap();
+            }
+        });
+        let mut buffer = [0; 2040];
+        for round in 0..200_000usize {
+            let _ = sender.try_send(&buffer[..round % 2040]);
+            if let Ok(len) = receiver.try_recv(&mut buffer) {
+                assert!(len <= 2040);
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,221 @@
+//! The facts of memfds, seals, eventfds and `shm_open(3)` that this crate relies on, asked of the
+//! running kernel.
+
+use std::os::fd::OwnedFd;
+
+use ipc_core::{Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, Sender as _, Wait};
+use ipc_shm::{Options, Receiver, Segment, SharedMemory};
+use rustix::event::EventfdFlags;
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+
+const SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+
+fn memfd(len: u64, seals: SealFlags) -> OwnedFd {
+    let memory =
+        rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, len).unwrap();
+    rustix::fs::fcntl_add_seals(&memory, seals).unwrap();
+    memory
+}
+
+/// The memory of a channel, as a peer has it.
+fn memory_of(end: &impl Handoff) -> OwnedFd {
+    end.to_parts().unwrap().descriptors.remove(0)
+}
+
+#[test]
+fn sealed_memory_neither_shrinks_nor_grows_nor_loses_its_seals() {
+    let memory = memfd(8192, SEALS);
+    assert_eq!(rustix::fs::ftruncate(&memory, 4096), Err(Errno::PERM));
+    assert_eq!(rustix::fs::ftruncate(&memory, 16384), Err(Errno::PERM));
+    assert_eq!(
+        rustix::fs::fcntl_add_seals(&memory, SealFlags::WRITE),
+        Err(Errno::PERM)
+    );
+    assert_eq!(rustix::fs::fcntl_get_seals(&memory), Ok(SEALS));
+}
+
+#[test]
+fn the_memory_of_a_channel_is_sealed_and_not_executable() {
+    let (sender, _receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let memory = memory_of(&sender);
+    let seals = rustix::fs::fcntl_get_seals(&memory).unwrap();
+    assert!(seals.contains(SEALS), "{seals:?}");
+    let mode = rustix::fs::fstat(&memory).unwrap().st_mode;
+    // MFD_NOEXEC_SEAL came with Linux 6.3, and brings F_SEAL_EXEC.
+    assert_eq!(seals.contains(SealFlags::EXEC), mode & 0o111 == 0);
+}
+
+#[test]
+fn holes_can_be_punched_into_sealed_memory_and_read_as_zeros() {
+    let memory = memfd(8192, SEALS);
+    rustix::io::pwrite(&memory, b"here", 4096).unwrap();
+    rustix::fs::fallocate(&memory, PUNCH, 4096, 4096).unwrap();
+    let mut bytes = [1; 4];
+    rustix::io::pread(&memory, &mut bytes, 4096).unwrap();
+    assert_eq!(bytes, [0; 4]);
+}
+
+#[test]
+fn a_hole_in_the_header_is_corruption_to_both_ends() {
+    // Before anything was sent, and in the midst.
+    for messages in [0, 3] {
+        let (mut sender, mut receiver) = SharedMemory::pair(&Options::default()).unwrap();
+        for _ in 0..messages {
+            sender.send(b"in time").unwrap();
+            receiver.recv(&mut [0; 16]).unwrap();
+        }
+        rustix::fs::fallocate(memory_of(&sender), PUNCH, 0, 4096).unwrap();
+        let received = receiver.try_recv(&mut [0; 16]);
+        assert!(
+            matches!(received, Err(RecvError::Corrupt { .. })),
+            "{received:?}"
+        );
+        let sent = loop {
+            match sender.try_send(&[7; 1000]) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(sent, ipc_core::SendError::Corrupt { .. }),
+            "{sent:?}"
+        );
+    }
+}
+
+#[test]
+fn a_hole_in_the_ring_is_corruption_to_the_receiver() {
+    let (mut sender, mut receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    sender.send(b"lost").unwrap();
+    rustix::fs::fallocate(memory_of(&sender), PUNCH, 4096, 4096).unwrap();
+    let received = receiver.try_recv(&mut [0; 16]);
+    assert!(
+        matches!(received, Err(RecvError::Corrupt { .. })),
+        "{received:?}"
+    );
+}
+
+#[test]
+fn memory_without_seals_or_of_another_size_is_refused() {
+    let (_sender, receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let with_memory = |memory: OwnedFd| {
+        let mut parts = receiver.to_parts().unwrap();
+        parts.descriptors[0] = memory;
+        Receiver::from_parts(parts)
+    };
+    let unsealed = with_memory(memfd(4096 + (1 << 20), SealFlags::GROW));
+    assert!(
+        matches!(unsealed, Err(OpenError::Untrusted { .. })),
+        "{unsealed:?}"
+    );
+    for len in [1, 4095, 4096, 4097, 8191, 8192 + 4096, 4096 + (1 << 20) + 8] {
+        let odd = with_memory(memfd(len, SEALS));
+        assert!(
+            matches!(odd, Err(OpenError::Incompatible { .. })),
+            "{len}: {odd:?}"
+        );
+    }
+    // Of the right size, but empty.
+    let blank = with_memory(memfd(4096 + (1 << 20), SEALS));
+    assert!(
+        matches!(blank, Err(OpenError::Incompatible { .. })),
+        "{blank:?}"
+    );
+    // No memory at all.
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    let pipe = with_memory(reader);
+    assert!(matches!(pipe, Err(OpenError::Untrusted { .. })), "{pipe:?}");
+}
+
+#[test]
+fn parts_of_the_other_end_or_cut_short_are_refused() {
+    let (sender, _receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let swapped = Receiver::from_parts(sender.to_parts().unwrap());
+    assert!(
+        matches!(swapped, Err(OpenError::Incompatible { .. })),
+        "{swapped:?}"
+    );
+    let mut short = sender.to_parts().unwrap();
+    short.descriptors.pop();
+    assert!(ipc_shm::Sender::from_parts(short).is_err());
+    assert!(ipc_shm::Sender::from_parts(Parts::default()).is_err());
+    let mut odd = sender.to_parts().unwrap();
+    odd.data[1] = 9;
+    assert!(ipc_shm::Sender::from_parts(odd).is_err());
+}
+
+#[test]
+fn an_eventfd_counts_rings_until_it_is_read_and_never_hangs_up() {
+    let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let mut counter = [0; 8];
+    assert_eq!(rustix::io::read(&bell, &mut counter), Err(Errno::AGAIN));
+    for _ in 0..2 {
+        rustix::io::write(&bell, &1u64.to_ne_bytes()).unwrap();
+    }
+    rustix::io::read(&bell, &mut counter).unwrap();
+    assert_eq!(u64::from_ne_bytes(counter), 2);
+    // A counter at its end is EAGAIN to whoever rings, not a wait.
+    rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    assert_eq!(
+        rustix::io::write(&bell, &1u64.to_ne_bytes()),
+        Err(Errno::AGAIN)
+    );
+}
+
+#[test]
+fn a_full_doorbell_does_not_keep_a_sender() {
+    let (mut sender, mut receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let bells = receiver.to_parts().unwrap().descriptors;
+    rustix::io::write(&bells[1], &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    sender.send(b"rings").unwrap();
+    assert_eq!(receiver.recv_with(&mut [0; 8], Wait::Forever).unwrap(), 5);
+    let waited = receiver.recv_timeout(&mut [0; 8], std::time::Duration::from_millis(10));
+    assert!(matches!(waited, Err(RecvError::TimedOut)), "{waited:?}");
+}
+
+#[test]
+fn a_named_segment_cannot_be_sealed() {
+    let name = format!("/ipc-shm-kernel-{}", std::process::id());
+    let segment = rustix::shm::open(
+        name.as_str(),
+        rustix::shm::OFlags::CREATE | rustix::shm::OFlags::EXCL | rustix::shm::OFlags::RDWR,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .unwrap();
+    Segment::unlink(&name).unwrap();
+    assert_eq!(
+        rustix::fs::fcntl_add_seals(&segment, SealFlags::SHRINK),
+        Err(Errno::PERM)
+    );
+    assert!(
+        rustix::io::fcntl_getfd(&segment)
+            .unwrap()
+            .contains(rustix::io::FdFlags::CLOEXEC)
+    );
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused_when_it_is_asked_for() {
+    let name = format!("/ipc-shm-large-{}", std::process::id());
+    // A limit on the file system (ENOSPC) or on the file's length (EFBIG), but never a SIGBUS.
+    let large = Segment::create(&name, 1 << 50);
+    assert!(large.is_err(), "{large:?}");
+    assert!(
+        matches!(Segment::open(&name), Err(OpenError::NotFound)),
+        "nothing is left"
+    );
+}
+
+#[test]
+fn options_that_cannot_work_are_refused() {
+    let huge = SharedMemory::pair(&Options::new().capacity(usize::MAX));
+    assert!(matches!(huge, Err(OpenError::Invalid { .. })), "{huge:?}");
+    let (sender, _receiver) = SharedMemory::pair(&Options::new().capacity(1)).unwrap();
+    assert_eq!(sender.limits().depth_bytes, Some(4096));
+    assert_eq!(sender.limits().max_message, 2040);
+}
