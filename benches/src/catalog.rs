@@ -1,6 +1,9 @@
 use std::io;
 use std::process::Command;
 
+use ipc_core::Channel;
+
+use crate::channel::ChannelLink;
 use crate::control::{Bundle, Control};
 use crate::failure::Outcome;
 use crate::floors::{bytes, copy, file, line, queue, ring, signal};
@@ -44,6 +47,7 @@ const EACH: &[Option<Strategy>] = &[
     Some(Strategy::Adaptive),
 ];
 const BLOCK: &[Option<Strategy>] = &[Some(Strategy::Block)];
+const BATCHED: &[Option<Strategy>] = &[Some(Strategy::Block), Some(Strategy::Adaptive)];
 const SPIN: &[Option<Strategy>] = &[Some(Strategy::Spin)];
 
 impl Implementation {
@@ -58,6 +62,17 @@ impl Implementation {
             serve: serve_link::<L>,
             shape: Shape::Pair,
         }
+    }
+
+    const fn channel<C: Channel>(id: &'static str, mechanism: &'static str) -> Self {
+        Self::pair::<ChannelLink<C, false>>(id, mechanism)
+    }
+
+    /// The sender is offered several messages at a time; the receiver takes one a call.
+    const fn batched<C: Channel>(id: &'static str, mechanism: &'static str) -> Self {
+        Self::pair::<ChannelLink<C, true>>(id, mechanism)
+            .workloads(THROUGHPUT)
+            .waits(BATCHED)
     }
 
     const fn solo<S: Solo>(id: &'static str, mechanism: &'static str) -> Self {
@@ -152,13 +167,18 @@ fn serve_nothing(_: &Spec, _: Side, _: Bundle, _: &Control) -> io::Result<()> {
 pub(crate) const CATALOG: &[Implementation] = &[
     Implementation::pair::<bytes::PipeLink<false>>("floor:pipe", "pipe").waits(BLOCK),
     Implementation::pair::<bytes::PipeLink<true>>("floor:pipe-polled", "pipe").waits(SPIN),
+    Implementation::channel::<ipc_pipe::Pipe>("ipc-pipe", "pipe"),
+    Implementation::batched::<ipc_pipe::Pipe>("ipc-pipe:batch", "pipe"),
     Implementation::pair::<std_streams::StdPipe>("rival:std-pipe", "pipe").waits(BLOCK),
     Implementation::pair::<bytes::UnixLink<false>>("floor:unix-stream", "socket").waits(BLOCK),
     Implementation::pair::<bytes::UnixLink<true>>("floor:unix-stream-polled", "socket").waits(SPIN),
+    Implementation::channel::<ipc_socket::Socket>("ipc-socket", "socket"),
+    Implementation::batched::<ipc_socket::Socket>("ipc-socket:batch", "socket"),
     Implementation::pair::<std_streams::StdUnix>("rival:UnixStream", "socket").waits(BLOCK),
     Implementation::pair::<ipc_channel::IpcChannelLink>("rival:ipc-channel", "socket").waits(BLOCK),
     Implementation::pair::<queue::QueueLink<false>>("floor:mqueue", "mqueue").waits(BLOCK),
     Implementation::pair::<queue::QueueLink<true>>("floor:mqueue-polled", "mqueue").waits(SPIN),
+    Implementation::channel::<ipc_mqueue::MessageQueue>("ipc-mqueue", "mqueue"),
     Implementation::pair::<crate_queue::CrateQueueLink>("rival:posixmq", "mqueue").waits(BLOCK),
     Implementation::pair::<line::LineLink<true>>("floor:futex", "shm")
         .waits(BLOCK)
@@ -170,12 +190,17 @@ pub(crate) const CATALOG: &[Implementation] = &[
         .waits(SPIN)
         .workloads(THROUGHPUT),
     Implementation::solo::<copy::Copy>("floor:memcpy", "shm").workloads(THROUGHPUT),
+    Implementation::channel::<ipc_shm::SharedMemory>("ipc-shm", "shm"),
+    Implementation::batched::<ipc_shm::SharedMemory>("ipc-shm:batch", "shm"),
     Implementation::pair::<segment::SegmentLink>("rival:shared_memory", "shm")
         .waits(SPIN)
         .note("one message in flight"),
     Implementation::pair::<signal::SignalLink<false>>("floor:signal", "signal").waits(BLOCK),
     Implementation::pair::<signal::SignalLink<true>>("floor:signal-polled", "signal").waits(SPIN),
+    Implementation::channel::<ipc_signal::SignalQueue>("ipc-signal", "signal"),
     Implementation::pair::<file::FileLink>("floor:file", "file").waits(SPIN),
+    Implementation::channel::<ipc_file::FileLog>("ipc-file", "file"),
+    Implementation::batched::<ipc_file::FileLog>("ipc-file:batch", "file"),
     Implementation::solo::<crossbeam::Threads>("rival:crossbeam-channel", "threads")
         .note("IN ONE PROCESS: two threads"),
     Implementation::foreign("rival:python-Pipe", "python", python::command),

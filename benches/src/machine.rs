@@ -13,7 +13,7 @@ pub(crate) struct Machine {
     pub(crate) cpu: Option<String>,
     pub(crate) processors_online: Option<String>,
     /// The processors of pinned rows: initiator, then responder.
-    pub(crate) pinned_to: Vec<usize>,
+    pub(crate) pinned_to: &'static [usize],
     pub(crate) siblings: Vec<Option<String>>,
     pub(crate) caches: Vec<String>,
     pub(crate) governor: Option<String>,

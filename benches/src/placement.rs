@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use ipc_core::{Wait, WaitStrategy, Waiter};
@@ -30,22 +31,25 @@ impl fmt::Display for Placement {
     }
 }
 
-/// The processors that pinned rows use: the first two that this process may run on.
-pub(crate) fn processors() -> Vec<usize> {
-    let Ok(allowed) = sched_getaffinity(None) else {
-        return Vec::new();
-    };
-    (0..CpuSet::MAX_CPU)
-        .filter(|&cpu| allowed.is_set(cpu))
-        .take(2)
-        .collect()
+/// The processors that pinned rows use: the first two that this process might run on before it
+/// pinned itself.
+pub(crate) fn processors() -> &'static [usize] {
+    static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
+        let Ok(allowed) = sched_getaffinity(None) else {
+            return Vec::new();
+        };
+        (0..CpuSet::MAX_CPU)
+            .filter(|&cpu| allowed.is_set(cpu))
+            .take(2)
+            .collect()
+    });
+    &PROCESSORS
 }
 
 impl Placement {
     /// The processor for one side; `None` leaves it to the scheduler.
     pub(crate) fn processor(self, side: Side) -> Outcome<Option<usize>> {
-        let processors = processors();
-        match (self, side, &processors[..]) {
+        match (self, side, processors()) {
             (Self::Unpinned, ..) => Ok(None),
             (Self::OneCore, _, [first, ..])
             | (Self::TwoCores, Side::Initiator | Side::Solo, [first, _]) => Ok(Some(*first)),

@@ -68,6 +68,7 @@ fn group(
         .filter(|i| i.mechanism == mechanism && i.workloads.contains(&workload))
         .flat_map(|i| i.waits.iter().map(move |&wait| (i, wait)))
         .filter(|(_, wait)| belongs(placement, workload, *wait))
+        .filter(|(i, _)| i.id != "floor:memcpy" || is_bulk(size))
         .map(|(implementation, wait)| {
             let spec = Spec {
                 implementation: implementation.id.into(),
@@ -92,6 +93,11 @@ fn group(
     (!contestants.is_empty()).then_some(Group { name, contestants })
 }
 
+/// Where bandwidth counts and no longer the price of a message.
+fn is_bulk(size: usize) -> bool {
+    size >= 64 * 1024
+}
+
 /// On one core a spinning process keeps its peer from running: a round trip then takes two slices
 /// of the scheduler, which says nothing about the channel.
 fn belongs(placement: Placement, workload: Workload, wait: Option<Strategy>) -> bool {
@@ -108,9 +114,8 @@ pub(crate) fn floor_of<'a>(
     spec: &Spec,
     floors: impl Iterator<Item = &'a Spec> + Clone,
 ) -> Option<&'a Spec> {
-    let is_large = spec.size >= 64 * 1024;
     if spec.mechanism == "shm" && spec.workload == Workload::Throughput {
-        let name = if is_large {
+        let name = if is_bulk(spec.size) {
             "floor:memcpy"
         } else {
             "floor:ring"

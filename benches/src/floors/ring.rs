@@ -27,6 +27,7 @@ const HEAD: usize = 0;
 const TAIL: usize = LINE;
 const BYTES: usize = 2 * LINE;
 const LENGTH: usize = 8;
+const MOST_PAUSES: u32 = 64;
 
 impl Ring {
     /// The place of a position; the capacity is a power of two.
@@ -74,11 +75,16 @@ impl Port for Ring {
 
     #[inline]
     fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
-        // Acquire: pairs with the producer's release.
+        // Acquire: pairs with the producer's release. Looking less and less often lets the
+        // producer get ahead instead of fighting it for the line of the head.
+        let mut pauses = 1;
         while self.theirs == self.mine {
             self.theirs = self.region.counter(HEAD).load(Ordering::Acquire);
             if self.theirs == self.mine {
-                spin_loop();
+                for _ in 0..pauses {
+                    spin_loop();
+                }
+                pauses = (pauses * 2).min(MOST_PAUSES);
             }
         }
         let mut length = [0; LENGTH];
