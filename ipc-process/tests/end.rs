@@ -71,7 +71,10 @@ fn exit_codes_and_signals_are_told_apart() {
         libc::SIGUSR1,
         libc::SIGRTMIN() + 3,
     ] {
-        let process = Process::new(wait_to_be_ended, ()).start().unwrap();
+        let process = Process::new(wait_to_be_ended, ())
+            .daemon(true)
+            .start()
+            .unwrap();
         process.signal(signal).unwrap();
         let join = process.join();
         assert!(
@@ -110,7 +113,10 @@ fn signals_to_a_process_that_has_ended_are_fine_and_nonsense_is_not() {
 
 #[test]
 fn waits_keep_their_deadline_and_can_be_repeated() {
-    let process = Process::new(wait_to_be_ended, ()).start().unwrap();
+    let process = Process::new(wait_to_be_ended, ())
+        .daemon(true)
+        .start()
+        .unwrap();
     for ms in [0, 1, 30] {
         let (limit, start) = (Duration::from_millis(ms), Instant::now());
         assert_eq!(process.wait_timeout(limit).unwrap(), None);
@@ -128,7 +134,10 @@ fn waits_keep_their_deadline_and_can_be_repeated() {
 
 #[test]
 fn a_stopped_process_is_alive() {
-    let process = Process::new(wait_to_be_ended, ()).start().unwrap();
+    let process = Process::new(wait_to_be_ended, ())
+        .daemon(true)
+        .start()
+        .unwrap();
     process.signal(libc::SIGSTOP).unwrap();
     assert!(eventually(
         || state_of(process.pid()).is_some_and(|(state, _)| state == 'T')
@@ -248,6 +257,7 @@ fn family(then: &str) -> Family {
     );
     let (go, mut says_go) = std::io::pipe().unwrap();
     let starter = Process::new(starter, arguments)
+        .daemon(true)
         .stdin(OwnedFd::from(go))
         .start()
         .unwrap();

@@ -56,7 +56,10 @@ fn remembers() {
 
     for forgets in ["wait", "spin", "exit"] {
         let begin = Instant::now();
-        let start = Process::new(answer, ()).env(FORGETS, forgets).start();
+        let start = Process::new(answer, ())
+            .daemon(true)
+            .env(FORGETS, forgets)
+            .start();
         assert!(
             matches!(start, Err(StartError::InitMissing)),
             "{forgets}: {start:?}"

@@ -19,6 +19,7 @@ fn ends_of_all_kinds() -> Vec<Result<i32, String>> {
         .start()
         .unwrap();
     let killed = Process::new(|| -> i32 { common::forever() }, ())
+        .daemon(true)
         .start()
         .unwrap();
     killed.kill().unwrap();
@@ -116,6 +117,7 @@ fn blocked_signals_and_handlers_are_not_inherited() {
         // SAFETY: the set is initialised.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
         let process = Process::new(|| -> () { common::forever() }, ())
+            .daemon(true)
             .start()
             .unwrap();
         process.terminate().unwrap();

@@ -78,7 +78,7 @@ pub fn ends(pidfd: &OwnedFd) -> bool {
     poll([(pidfd.as_fd(), Interest::Read)], wait) == Ok(Polled::Ready)
 }
 
-/// Until somebody ends this process.
+/// Until somebody ends this process. For daemons only: nothing is to stay if a test is killed.
 pub fn forever() -> ! {
     loop {
         std::thread::park();
