@@ -7,6 +7,7 @@ use ipc_core::{
 
 use crate::inbox::Inbox;
 use crate::queue::Access;
+use crate::sender::BASE;
 use crate::sys::Mqd;
 use crate::{Options, Receiver, Sender};
 
@@ -50,7 +51,7 @@ impl Channel for MessageQueue {
         let strategy = options.strategy();
         Ok((
             Sender::new(sending, near, strategy)?,
-            Receiver::new(Inbox::new(receiving)?, far, strategy),
+            Receiver::new(Inbox::new(receiving, BASE)?, far, strategy),
         ))
     }
 

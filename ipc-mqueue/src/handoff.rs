@@ -10,6 +10,7 @@ use ipc_core::{Handoff, OpenError, Parts, WaitStrategy};
 
 use crate::inbox::Inbox;
 use crate::queue::Access;
+use crate::sender::{BASE, MAX_PRIORITY};
 use crate::sys::Mqd;
 use crate::{Receiver, Sender};
 
@@ -59,9 +60,17 @@ impl Handoff for Receiver {
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
         let (mqd, lifeline, strategy, rest) = open(&parts.data, RECEIVER, parts.descriptors)?;
-        let mut inbox = Inbox::new(mqd)?;
+        let mut inbox = Inbox::new(mqd, BASE)?;
         match rest.split_first_chunk::<4>() {
-            Some((priority, message)) => inbox.hold(message, u32::from_le_bytes(*priority))?,
+            Some((priority, message)) => {
+                let priority = u32::from_le_bytes(*priority);
+                if priority > MAX_PRIORITY {
+                    return Err(OpenError::Untrusted {
+                        what: "a priority that cannot be",
+                    });
+                }
+                inbox.hold(message, priority)?;
+            }
             None if rest.is_empty() => {}
             None => {
                 return Err(OpenError::Untrusted {

@@ -9,7 +9,7 @@ use crate::sys::{Mqd, Patience};
 pub struct Received {
     /// Bytes at the front of the buffer.
     pub len: usize,
-    /// The priority it was sent with.
+    /// The priority that it was sent with.
     pub priority: u32,
 }
 
@@ -22,10 +22,12 @@ pub(crate) struct Inbox {
     limits: Limits,
     own: Box<[u8]>,
     held: Option<Received>,
+    /// The kernel's priority that counts as 0; what lies below carries no message.
+    base: u32,
 }
 
 impl Inbox {
-    pub(crate) fn new(mqd: Mqd) -> Result<Self, OpenError> {
+    pub(crate) fn new(mqd: Mqd, base: u32) -> Result<Self, OpenError> {
         let limits = limits(&mqd)?;
         let own = vec![0; limits.max_message].into_boxed_slice();
         Ok(Self {
@@ -33,6 +35,7 @@ impl Inbox {
             limits,
             own,
             held: None,
+            base,
         })
     }
 
@@ -63,7 +66,8 @@ impl Inbox {
         self.limits
     }
 
-    /// The next message, or `None` if none came.
+    /// The next message, or `None` if none came; also, whatever the patience, when something came
+    /// that is no message.
     #[inline]
     pub(crate) fn fetch(
         &mut self,
@@ -77,12 +81,18 @@ impl Inbox {
             } else {
                 &mut self.own[..]
             };
-            match self.mqd.recv(place, patience) {
+            let received = match self.mqd.recv(place, patience) {
+                Ok(Some((priority, len))) => match priority.checked_sub(self.base) {
+                    Some(priority) => Received { len, priority },
+                    None => return Ok(None),
+                },
                 Ok(None) => return Ok(None),
-                Ok(Some((priority, len))) if direct => return Ok(Some(Received { len, priority })),
-                Ok(Some((priority, len))) => self.held = Some(Received { len, priority }),
                 Err(error) => return Err(RecvError::io("mq_timedreceive", error)),
+            };
+            if direct {
+                return Ok(Some(received));
             }
+            self.held = Some(received);
         }
         let Some(held) = self.held else {
             return Ok(None);

@@ -11,6 +11,7 @@ mod options;
 mod queue;
 mod receiver;
 mod sender;
+mod sentinel;
 mod sys;
 mod watch;
 

@@ -10,6 +10,9 @@ use crate::sender::check_message;
 use crate::sys::{Mqd, Patience};
 use crate::{Options, limit};
 
+/// `MQ_PRIO_MAX` of Linux less one.
+const QUEUE_MAX_PRIORITY: u32 = 32_767;
+
 /// What a [`Queue`] is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -64,7 +67,7 @@ impl Queue {
             _ => limit::of_descriptors("mq_open", error),
         })?;
         Ok(Self {
-            inbox: Inbox::new(mqd)?,
+            inbox: Inbox::new(mqd, 0)?,
         })
     }
 
@@ -84,7 +87,7 @@ impl Queue {
                 }
             })?;
         Ok(Self {
-            inbox: Inbox::new(mqd)?,
+            inbox: Inbox::new(mqd, 0)?,
         })
     }
 
@@ -104,8 +107,7 @@ impl Queue {
     /// `mq_timedsend(3)`.
     ///
     /// # Errors
-    /// `Full`, `TimedOut`, `TooLong`, `Limit` for a priority above
-    /// [`MAX_PRIORITY`](crate::MAX_PRIORITY), `Io` with EBADF on a queue opened for
+    /// `Full`, `TimedOut`, `TooLong`, `Limit` for a priority above 32,767, `Io` with EBADF on a queue opened for
     /// [`Access::Receive`]. Never `Closed` nor `PeerDied`.
     pub fn send_with(
         &mut self,
@@ -113,7 +115,7 @@ impl Queue {
         priority: u32,
         wait: Wait,
     ) -> Result<(), SendError> {
-        check_message(message, priority, self.inbox.limits())?;
+        check_message(message, priority, QUEUE_MAX_PRIORITY, self.inbox.limits())?;
         let mut polled = Polled::Ready;
         loop {
             let sent = self.inbox.mqd().send(message, priority, patience(wait));

@@ -7,6 +7,8 @@ use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 use rustix::event::epoll;
 
 use crate::inbox::{Inbox, Received};
+use crate::queue::Access;
+use crate::sentinel::{Bell, Guard};
 use crate::sys::Patience;
 use crate::watch::Watch;
 
@@ -19,6 +21,8 @@ pub struct Receiver {
     watch: Watch,
     /// Once the sender is gone no call needs to sleep: what is in the queue is all there is.
     gone: Option<Peer>,
+    /// `None` until the first sleep inside the queue, `Some(None)` where there can be none.
+    guard: Option<Option<Guard>>,
     released: Cell<bool>,
 }
 
@@ -30,6 +34,7 @@ impl Receiver {
             waiter: Waiter::new(strategy),
             watch: Watch::default(),
             gone: None,
+            guard: None,
             released: Cell::new(false),
         }
     }
@@ -44,15 +49,15 @@ impl Receiver {
         buffer: &mut [u8],
         wait: Wait,
     ) -> Result<Received, RecvError> {
-        let sleeps_at_once = wait == Wait::Forever
+        let patience = if wait == Wait::Forever
             && self.waiter.strategy() == WaitStrategy::Block
-            && self.gone.is_none();
-        let first = if sleeps_at_once {
-            Patience::Slice
+            && self.may_sleep_in_the_queue()
+        {
+            Patience::Endless
         } else {
             Patience::None
         };
-        if let Some(received) = self.inbox.fetch(buffer, first)? {
+        if let Some(received) = self.inbox.fetch(buffer, patience)? {
             return Ok(received);
         }
         let Self { inbox, waiter, .. } = self;
@@ -62,17 +67,22 @@ impl Receiver {
         {
             return Ok(received);
         }
-        self.recv_slowly(buffer, wait, sleeps_at_once)
+        self.recv_slowly(buffer, wait)
+    }
+
+    /// Whether the sentinel would end such a sleep with the sender. Once it has, there is no more
+    /// to come than is in the queue.
+    #[inline]
+    fn may_sleep_in_the_queue(&mut self) -> bool {
+        self.guard
+            .get_or_insert_with(|| guard(&self.inbox, &self.lifeline))
+            .as_ref()
+            .is_some_and(|guard| !guard.gone())
     }
 
     /// The queue is empty.
     #[cold]
-    fn recv_slowly(
-        &mut self,
-        buffer: &mut [u8],
-        wait: Wait,
-        mut slept: bool,
-    ) -> Result<Received, RecvError> {
+    fn recv_slowly(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Received, RecvError> {
         let mut polled = Polled::Ready;
         loop {
             if self.gone.is_none() {
@@ -85,19 +95,12 @@ impl Receiver {
             {
                 return Ok(received);
             }
-            match (self.gone, wait) {
-                (Some(Peer::Died), _) => return Err(RecvError::PeerDied),
-                (Some(_), _) => return Err(RecvError::Closed),
-                (None, Wait::Never) => return Err(RecvError::Empty),
-                (None, _) if polled == Polled::TimedOut => return Err(RecvError::TimedOut),
-                (None, Wait::Forever) if !slept => {
-                    slept = true;
-                    if let Some(received) = self.inbox.fetch(buffer, Patience::Slice)? {
-                        return Ok(received);
-                    }
-                    continue;
-                }
-                (None, Wait::Forever | Wait::Until(_)) => {}
+            match self.gone {
+                Some(Peer::Died) => return Err(RecvError::PeerDied),
+                Some(_) => return Err(RecvError::Closed),
+                None if wait == Wait::Never => return Err(RecvError::Empty),
+                None if polled == Polled::TimedOut => return Err(RecvError::TimedOut),
+                None => {}
             }
             let watched = [
                 (self.inbox.mqd().as_fd(), Interest::Read),
@@ -157,8 +160,20 @@ impl Pollable for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
+        if let Some(guard) = self.guard.take().flatten() {
+            guard.dismiss(&self.lifeline);
+        }
         if !self.released.get() {
             self.lifeline.farewell();
         }
     }
+}
+
+/// The sentinel of a sleep for a message.
+#[cold]
+fn guard(inbox: &Inbox, lifeline: &Lifeline) -> Option<Guard> {
+    let inlet = inbox.mqd().narrow(Access::Send).ok()?;
+    inlet
+        .allows(Access::Send)
+        .then(|| Guard::watch(lifeline, Bell::Wake(inlet)))?
 }

@@ -8,11 +8,17 @@ use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::inbox;
+use crate::queue::Access;
+use crate::sentinel::{Bell, Guard, WAKE};
 use crate::sys::{Mqd, Patience};
 use crate::watch::Watch;
 
-/// The highest priority, the least being 0: `MQ_PRIO_MAX` of Linux less one.
-pub const MAX_PRIORITY: u32 = 32_767;
+/// The highest priority of a message in a channel, the least being 0. Linux has one more
+/// (`MQ_PRIO_MAX` is 32,768), which this crate keeps to itself.
+pub const MAX_PRIORITY: u32 = 32_766;
+
+/// The kernel's priority of messages that are sent with priority 0.
+pub(crate) const BASE: u32 = WAKE + 1;
 
 /// The sending end of a queue.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub struct Sender {
     /// Once the receiver is gone it stays gone, whatever room the queue has.
     gone: Option<Peer>,
     checked: Option<Timespec>,
+    /// `None` until the first sleep inside the queue, `Some(None)` where there can be none.
+    guard: Option<Option<Guard>>,
     released: Cell<bool>,
 }
 
@@ -47,6 +55,7 @@ impl Sender {
             watch: Watch::default(),
             gone: None,
             checked: None,
+            guard: None,
             released: Cell::new(false),
         })
     }
@@ -62,18 +71,40 @@ impl Sender {
         priority: u32,
         wait: Wait,
     ) -> Result<(), SendError> {
-        check_message(message, priority, self.limits)?;
+        check_message(message, priority, MAX_PRIORITY, self.limits)?;
+        let priority = priority + BASE;
+        if wait == Wait::Forever && self.waiter.strategy() == WaitStrategy::Block {
+            return self.send_blocking(message, priority);
+        }
         self.check_now_and_then()?;
-        let sleeps_at_once = wait == Wait::Forever && self.waiter.strategy() == WaitStrategy::Block;
-        let first = if sleeps_at_once {
-            Patience::Slice
-        } else {
-            Patience::None
-        };
-        if self.attempt(message, priority, first)? || self.look(message, priority, wait)? {
+        if self.attempt(message, priority, Patience::None)? || self.look(message, priority, wait)? {
             return Ok(());
         }
-        self.send_slowly(message, priority, wait, sleeps_at_once)
+        self.send_slowly(message, priority, wait)
+    }
+
+    /// One system call, which sleeps if need be, under the eyes of the sentinel.
+    #[inline]
+    fn send_blocking(&mut self, message: &[u8], priority: u32) -> Result<(), SendError> {
+        let Some(guard) = self
+            .guard
+            .get_or_insert_with(|| guard(&self.mqd, &self.lifeline))
+        else {
+            self.check_now_and_then()?;
+            return self.send_slowly(message, priority, Wait::Forever);
+        };
+        if guard.gone() {
+            self.check()?;
+        }
+        if !self.attempt(message, priority, Patience::Endless)? {
+            // Somebody set O_NONBLOCK.
+            return self.send_slowly(message, priority, Wait::Forever);
+        }
+        // It may be the sentinel that made room, and then nobody will receive this message.
+        match &self.guard {
+            Some(Some(guard)) if guard.gone() => self.check(),
+            _ => Ok(()),
+        }
     }
 
     #[inline]
@@ -100,38 +131,24 @@ impl Sender {
 
     /// The queue is full.
     #[cold]
-    fn send_slowly(
-        &mut self,
-        message: &[u8],
-        priority: u32,
-        wait: Wait,
-        mut slept: bool,
-    ) -> Result<(), SendError> {
+    fn send_slowly(&mut self, message: &[u8], priority: u32, wait: Wait) -> Result<(), SendError> {
+        let mut polled = Polled::Ready;
         loop {
             self.check()?;
-            match wait {
-                Wait::Never => return Err(SendError::Full),
-                Wait::Forever if !slept => {
-                    slept = true;
-                    if self.attempt(message, priority, Patience::Slice)? {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Wait::Forever | Wait::Until(_) => {}
+            if wait != Wait::Never && self.attempt(message, priority, Patience::None)? {
+                return Ok(());
+            }
+            if wait == Wait::Never {
+                return Err(SendError::Full);
+            }
+            if polled == Polled::TimedOut {
+                return Err(SendError::TimedOut);
             }
             let watched = [
                 (self.mqd.as_fd(), Interest::Write),
                 (self.lifeline.as_fd(), Interest::Read),
             ];
-            let polled = poll(watched, wait).map_err(|error| SendError::io("ppoll", error))?;
-            self.check()?;
-            if self.attempt(message, priority, Patience::None)? {
-                return Ok(());
-            }
-            if polled == Polled::TimedOut {
-                return Err(SendError::TimedOut);
-            }
+            polled = poll(watched, wait).map_err(|error| SendError::io("ppoll", error))?;
         }
     }
 
@@ -206,15 +223,30 @@ impl Pollable for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        if let Some(guard) = self.guard.take().flatten() {
+            guard.dismiss(&self.lifeline);
+        }
         if !self.released.get() {
             self.lifeline.farewell();
         }
     }
 }
 
+/// The sentinel of a sleep for room.
+#[cold]
+fn guard(mqd: &Mqd, lifeline: &Lifeline) -> Option<Guard> {
+    let outlet = mqd.narrow(Access::Receive).ok()?;
+    if !outlet.allows(Access::Receive) {
+        return None;
+    }
+    let space = vec![0; outlet.attributes().ok()?.max_msg_len].into_boxed_slice();
+    Guard::watch(lifeline, Bell::MakeRoom(outlet, space))
+}
+
 pub(crate) fn check_message(
     message: &[u8],
     priority: u32,
+    max_priority: u32,
     limits: Limits,
 ) -> Result<(), SendError> {
     if message.len() > limits.max_message {
@@ -223,10 +255,10 @@ pub(crate) fn check_message(
             max: limits.max_message,
         });
     }
-    if priority > MAX_PRIORITY {
+    if priority > max_priority {
         return Err(SendError::Limit(Limit {
             name: "MQ_PRIO_MAX",
-            value: Some(u64::from(MAX_PRIORITY) + 1),
+            value: Some(u64::from(max_priority) + 1),
             advice: "use a priority below it",
         }));
     }

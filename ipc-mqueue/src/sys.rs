@@ -1,12 +1,16 @@
 //! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_timedsend(3)`,
-//! `mq_timedreceive(3)`, `mq_getattr(3)`, all through `posixmq`, and `open(2)` of
-//! `/proc/self/fd/N`.
+//! `mq_timedreceive(3)`, `mq_getattr(3)`, all through `posixmq`; `open(2)` of `/proc/self/fd/N`; and
+//! `pthread_sigmask(3)` for a thread of our own.
 
-#![expect(unsafe_code, reason = "posixmq speaks of raw descriptors only")]
+#![expect(
+    unsafe_code,
+    reason = "posixmq speaks of raw descriptors only, and std knows no signal masks"
+)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ipc_core::OpenError;
 use posixmq::{OpenOptions, PosixMq};
@@ -16,21 +20,13 @@ use rustix::io::Errno;
 use crate::limit;
 use crate::queue::Access;
 
-/// How long one call sleeps inside `mq_timedreceive(3)` before `poll(2)` takes over.
-///
-/// One call that sleeps is a quarter cheaper than `poll(2)` and a receive after it, but it hears
-/// nothing of the lifeline. So the first instants of a wait, where the answers of a busy exchange
-/// fall, are slept in the queue, and death is noticed this much later at worst.
-pub(crate) const SLICE: Duration = Duration::from_millis(5);
-
 /// How long a call on the queue may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// Not at all.
     None,
-    /// For [`SLICE`], by the wall clock, the only one these calls know.
-    Slice,
-    /// As long as it takes.
+    /// As long as it takes. A deadline would be one of the wall clock, the only one these calls
+    /// know: whoever has one sleeps in `poll(2)`.
     Endless,
 }
 
@@ -155,7 +151,6 @@ impl Mqd {
     ) -> io::Result<bool> {
         let sent = match patience {
             Patience::None => self.0.send_deadline(priority, message, LONG_AGO),
-            Patience::Slice => self.0.send_timeout(priority, message, SLICE),
             Patience::Endless => self.0.send(priority, message),
         };
         not_now(sent).map(|sent| sent.is_some())
@@ -171,7 +166,6 @@ impl Mqd {
     ) -> io::Result<Option<(u32, usize)>> {
         not_now(match patience {
             Patience::None => self.0.recv_deadline(buffer, LONG_AGO),
-            Patience::Slice => self.0.recv_timeout(buffer, SLICE),
             Patience::Endless => self.0.recv(buffer),
         })
     }
@@ -191,6 +185,28 @@ fn not_now<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
             _ => Err(error),
         },
     }
+}
+
+/// Starts a thread that receives no signals, so that those of the host go where it expects them.
+pub(crate) fn spawn_deaf(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set that it is given room for.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` is initialised and `before` has room for the old mask of this thread, which
+    // the new thread inherits meanwhile.
+    let blocked =
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    if blocked != 0 {
+        return Err(io::Error::from_raw_os_error(blocked));
+    }
+    let spawned = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(64 << 10)
+        .spawn(body);
+    // SAFETY: the first call succeeded, so it has initialised `before`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    spawned.map(drop)
 }
 
 fn random() -> Result<[u8; 16], OpenError> {

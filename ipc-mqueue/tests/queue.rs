@@ -13,7 +13,6 @@ use ipc_core::{
     Tunable, Wait, WaitStrategy,
 };
 use ipc_mqueue::{Access, MAX_PRIORITY, MessageQueue, Options, Queue, Receiver, Sender};
-use std::os::fd::AsFd;
 
 fn small() -> Options {
     Options::default().message_size(64).depth(3)
@@ -275,7 +274,7 @@ fn a_sender_that_only_tries_learns_of_the_end_though_there_is_room() {
 fn closing_ends_the_sleep_of_the_other_side() {
     for strategy in [WaitStrategy::Block, WaitStrategy::Adaptive] {
         let options = small().wait_strategy(strategy);
-        // Both within the slice that is slept in the queue and beyond it.
+        // Before the other side sleeps, and while it does.
         for delay in [Duration::ZERO, Duration::from_millis(30)] {
             let (tx, mut rx) = MessageQueue::pair(&options).unwrap();
             std::thread::scope(|scope| {
