@@ -222,9 +222,8 @@ impl<M: Memory> Consumer<M> {
 
 #[inline]
 fn check_distance(tail: u64, head: u64, capacity: usize) -> Result<(), Corrupt> {
-    // A head beyond the tail wraps to a distance beyond any capacity.
-    let distance = tail.wrapping_sub(head);
-    if distance > capacity as u64 || !(tail | head).is_multiple_of(WORD as u64) {
+    // Positions count bytes since the beginning and never wrap.
+    if tail < head || tail - head > capacity as u64 || !(tail | head).is_multiple_of(WORD as u64) {
         return Err(Corrupt("positions further apart than the ring is long"));
     }
     Ok(())
