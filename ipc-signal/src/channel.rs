@@ -5,6 +5,7 @@ use ipc_core::{
     OpenError, Order, Readiness, Retention, Wait,
 };
 
+use crate::history::History;
 use crate::{Options, Receiver, Sender, notice};
 
 /// Queued real-time signals: one message of 0 to 8 bytes is one signal.
@@ -46,7 +47,8 @@ impl Channel for SignalQueue {
         let (sender_notices, receiver_notices) =
             notice::pair().map_err(|e| OpenError::io("socketpair", e))?;
         let window = options.window();
-        let sender = Sender::new(sender_life, sender_notices, window, options.strategy);
+        let history = History::new(window);
+        let sender = Sender::new(sender_life, sender_notices, None, history, options.strategy);
         let receiver = Receiver::open(
             receiver_life,
             receiver_notices,

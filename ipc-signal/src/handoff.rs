@@ -1,34 +1,36 @@
 //! How an end travels.
 //!
-//! Data of both: version (1), kind (1), wait strategy (1), signal offset or 255 (1), window (4),
-//! messages in flight (4), number of the signal (4), nonce (8), in native byte order. The last
-//! three are zero for a receiver and for a sender that knows no target yet. Descriptors: lifeline,
-//! notices and, of a sender that knows its target, the pidfd.
+//! Data of both: version (1), kind (1), wait strategy (1), signal offset or 255 (1), window (4);
+//! of a sender also: number of the signal (4), messages sent to the present receiver (4), messages
+//! that wait for the next (4), nonce (8), and a record (16) for each message in flight or waiting.
+//! Native byte order. Descriptors: lifeline, notices and, of a sender whose receiver has announced
+//! itself, the pidfd.
 
 use std::io;
 
 use ipc_core::lifeline::Lifeline;
 use ipc_core::{Handoff, OpenError, Parts, WaitStrategy};
 
+use crate::history::History;
+use crate::options::MAX_DEPTH;
 use crate::target::Target;
+use crate::word::Word;
 use crate::{Receiver, Sender, notice, sys};
 
 const VERSION: u8 = 1;
 const SENDER: u8 = b'S';
 const RECEIVER: u8 = b'R';
-const SIZE: usize = 24;
 const ANY: u8 = u8::MAX;
+const RECORD: usize = 16;
 
-struct Record {
+/// What both ends have.
+struct Common {
     strategy: WaitStrategy,
     signal: Option<u8>,
     window: u32,
-    in_flight: u32,
-    number: i32,
-    nonce: u64,
 }
 
-impl Record {
+impl Common {
     fn encode(&self, kind: u8) -> Vec<u8> {
         let strategy = match self.strategy {
             WaitStrategy::Block => 0,
@@ -37,35 +39,19 @@ impl Record {
         };
         let mut data = vec![VERSION, kind, strategy, self.signal.unwrap_or(ANY)];
         data.extend(self.window.to_ne_bytes());
-        data.extend(self.in_flight.to_ne_bytes());
-        data.extend(self.number.to_ne_bytes());
-        data.extend(self.nonce.to_ne_bytes());
         data
     }
 
-    fn decode(data: &[u8], kind: u8) -> Result<Self, OpenError> {
-        let Ok::<[u8; SIZE], _>(data) = data.try_into() else {
+    /// What it is, and the data that follow.
+    fn decode(data: &[u8], kind: u8) -> Result<(Self, &[u8]), OpenError> {
+        let Some(([version, found, strategy, signal, window @ ..], rest)) =
+            data.split_first_chunk::<8>()
+        else {
             return Err(OpenError::Incompatible {
                 what: "not the parts of a signal queue's end",
             });
         };
-        let [
-            version,
-            found,
-            strategy,
-            signal,
-            w0,
-            w1,
-            w2,
-            w3,
-            f0,
-            f1,
-            f2,
-            f3,
-            rest @ ..,
-        ] = data;
-        let [n0, n1, n2, n3, nonce @ ..] = rest;
-        if (version, found) != (VERSION, kind) {
+        if (*version, *found) != (VERSION, kind) {
             return Err(OpenError::Incompatible {
                 what: "another version or the other end",
             });
@@ -80,20 +66,21 @@ impl Record {
                 });
             }
         };
-        let record = Self {
-            strategy,
-            signal: (signal != ANY).then_some(signal),
-            window: u32::from_ne_bytes([w0, w1, w2, w3]),
-            in_flight: u32::from_ne_bytes([f0, f1, f2, f3]),
-            number: i32::from_ne_bytes([n0, n1, n2, n3]),
-            nonce: u64::from_ne_bytes(nonce),
-        };
-        if record.window == 0 || record.in_flight > record.window {
+        let window = u32::from_ne_bytes(*window);
+        if !(1..=MAX_DEPTH).contains(&window) {
             return Err(OpenError::Untrusted {
                 what: "a window that cannot be",
             });
         }
-        Ok(record)
+        let signal = (*signal != ANY).then_some(*signal);
+        Ok((
+            Self {
+                strategy,
+                signal,
+                window,
+            },
+            rest,
+        ))
     }
 }
 
@@ -107,18 +94,18 @@ impl Handoff for Sender {
             }
             None => (0, 0),
         };
-        let record = Record {
+        let common = Common {
             strategy: self.waiter.strategy(),
             signal: None,
-            window: self.window,
-            in_flight: self.in_flight,
-            number,
-            nonce,
+            window: self.history.window(),
         };
-        Ok(Parts {
-            descriptors,
-            data: record.encode(SENDER),
-        })
+        let mut data = common.encode(SENDER);
+        data.extend(number.to_ne_bytes());
+        data.extend(self.history.sent().to_ne_bytes());
+        data.extend(self.history.waiting().to_ne_bytes());
+        data.extend(nonce.to_ne_bytes());
+        data.extend(self.history.words().flat_map(Word::into_record));
+        Ok(Parts { descriptors, data })
     }
 
     fn release(&self) {
@@ -126,7 +113,28 @@ impl Handoff for Sender {
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
-        let record = Record::decode(&parts.data, SENDER)?;
+        let (common, rest) = Common::decode(&parts.data, SENDER)?;
+        let Some(([n0, n1, n2, n3, s0, s1, s2, s3, w0, w1, w2, w3, nonce @ ..], rest)) =
+            rest.split_first_chunk::<20>()
+        else {
+            return Err(OpenError::Untrusted {
+                what: "a sender without its counts",
+            });
+        };
+        let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
+        let sent = u32::from_ne_bytes([*s0, *s1, *s2, *s3]);
+        let waiting = u32::from_ne_bytes([*w0, *w1, *w2, *w3]);
+        let nonce = u64::from_ne_bytes(*nonce);
+
+        let (records, tail) = rest.as_chunks::<RECORD>();
+        let words: Option<Vec<Word>> = records.iter().map(|r| Word::from_record(*r)).collect();
+        let history = words
+            .filter(|_| tail.is_empty())
+            .and_then(|words| History::restore(common.window, sent, waiting, words.into_iter()))
+            .ok_or(OpenError::Untrusted {
+                what: "messages that cannot be",
+            })?;
+
         let mut descriptors = parts.descriptors.into_iter();
         let (Some(lifeline), Some(notices), pidfd, None) = (
             descriptors.next(),
@@ -138,39 +146,35 @@ impl Handoff for Sender {
                 what: "a sender has two or three descriptors",
             });
         };
-        if !sys::range().contains(&record.number) && pidfd.is_some() {
+        if pidfd.is_some() && !sys::range().contains(&number) {
             return Err(OpenError::Untrusted {
                 what: "no number of a real-time signal",
             });
         }
-        let target = pidfd.map(|pidfd| Target {
-            pidfd,
-            number: record.number,
-            nonce: record.nonce,
-        });
+        let target = pidfd.map(|pidfd| Target::new(pidfd, number, nonce));
         let lifeline = Lifeline::from_fd(lifeline)?;
         let notices = notice::checked(notices)?;
-        let mut sender = Self::new(lifeline, notices, record.window, record.strategy);
-        sender.target = target;
-        sender.in_flight = record.in_flight;
-        Ok(sender)
+        Ok(Self::new(
+            lifeline,
+            notices,
+            target,
+            history,
+            common.strategy,
+        ))
     }
 }
 
 impl Handoff for Receiver {
     /// Messages that have not been received stay behind, and are lost with the release.
     fn to_parts(&self) -> io::Result<Parts> {
-        let record = Record {
+        let common = Common {
             strategy: self.waiter.strategy(),
             signal: self.signal,
             window: self.window,
-            in_flight: 0,
-            number: 0,
-            nonce: 0,
         };
         Ok(Parts {
             descriptors: vec![self.lifeline.try_clone()?.into(), self.notices.try_clone()?],
-            data: record.encode(RECEIVER),
+            data: common.encode(RECEIVER),
         })
     }
 
@@ -179,7 +183,12 @@ impl Handoff for Receiver {
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
-        let record = Record::decode(&parts.data, RECEIVER)?;
+        let (common, rest) = Common::decode(&parts.data, RECEIVER)?;
+        if !rest.is_empty() {
+            return Err(OpenError::Incompatible {
+                what: "more than the parts of a receiver",
+            });
+        }
         let Ok::<[_; 2], _>([lifeline, notices]) = parts.descriptors.try_into() else {
             return Err(OpenError::Untrusted {
                 what: "a receiver has two descriptors",
@@ -188,9 +197,9 @@ impl Handoff for Receiver {
         Self::open(
             Lifeline::from_fd(lifeline)?,
             notice::checked(notices)?,
-            record.window,
-            record.strategy,
-            record.signal,
+            common.window,
+            common.strategy,
+            common.signal,
         )
     }
 }

@@ -5,6 +5,7 @@ compile_error!("the word of a signal (`sigval`) holds eight bytes on 64-bit mach
 
 mod channel;
 mod handoff;
+mod history;
 mod notice;
 mod number;
 mod options;

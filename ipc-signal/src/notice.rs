@@ -32,8 +32,9 @@ pub(crate) enum Notice {
         number: i32,
         nonce: u64,
     },
-    /// No more signals with this nonce: the receiver moves to another process.
-    Withdraw { nonce: u64 },
+    /// No more signals with this nonce: the receiver moves to another process, and so many (modulo
+    /// 2^32) arrived before it left.
+    Withdraw { arrived: u32, nonce: u64 },
     /// So many messages have been received.
     Taken { count: u32, nonce: u64 },
     /// The receiver is gone.
@@ -75,10 +76,10 @@ pub(crate) fn announce(
     send(socket, &encode(ANNOUNCE, number, 0, nonce), &mut ancillary)
 }
 
-pub(crate) fn withdraw(socket: &OwnedFd, nonce: u64) -> Result<(), Errno> {
+pub(crate) fn withdraw(socket: &OwnedFd, arrived: u32, nonce: u64) -> Result<(), Errno> {
     send(
         socket,
-        &encode(WITHDRAW, 0, 0, nonce),
+        &encode(WITHDRAW, 0, arrived, nonce),
         &mut SendAncillaryBuffer::default(),
     )
 }
@@ -144,7 +145,10 @@ fn decode(notice: &[u8; SIZE], pidfd: Option<OwnedFd>, process: i32) -> Notice {
             number: number.into(),
             nonce,
         },
-        (WITHDRAW, None) => Notice::Withdraw { nonce },
+        (WITHDRAW, None) => Notice::Withdraw {
+            arrived: count,
+            nonce,
+        },
         (TAKEN, None) => Notice::Taken { count, nonce },
         _ => Notice::Nonsense,
     }

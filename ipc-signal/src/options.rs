@@ -3,6 +3,8 @@ use rustix::process::Resource;
 
 /// Most messages in flight unless [`Options::depth`] says otherwise.
 const DEPTH: u32 = 1024;
+/// Most messages in flight whatever [`Options::depth`] says: the sender keeps a copy of each.
+pub(crate) const MAX_DEPTH: u32 = 1 << 16;
 
 /// How to make a channel.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +24,8 @@ impl Options {
         self
     }
 
-    /// So many messages, at least one, may be sent and not yet received; 1024 unless set, and
-    /// never more than a quarter of `RLIMIT_SIGPENDING`, which all processes of a user share.
+    /// So many messages, 1 to 65,536, may be sent and not yet received; 1024 unless set, and never
+    /// more than a quarter of `RLIMIT_SIGPENDING`, which all processes of a user share.
     #[must_use]
     pub fn depth(mut self, messages: u32) -> Self {
         self.depth = Some(messages.max(1));
@@ -38,7 +40,7 @@ impl Options {
             .map_or(u32::MAX, |limit| {
                 u32::try_from(limit / 4).unwrap_or(u32::MAX)
             });
-        wanted.min(allowed).max(1)
+        wanted.min(allowed).clamp(1, MAX_DEPTH)
     }
 }
 

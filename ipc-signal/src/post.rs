@@ -14,7 +14,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Post {
     way: Way,
+    /// Messages taken out of the queue, modulo 2^32; of a clerk, it counts itself.
+    arrived: u32,
     pub(crate) nonce: u64,
     // Last: the number is free only when nobody waits for it any more.
     number: Number,
@@ -60,7 +62,9 @@ pub(crate) struct Post {
 
 #[derive(Debug)]
 enum Way {
-    Direct,
+    /// With the ticker that interrupts an endless wait for a look at the lifeline, if the kernel
+    /// had one left; arming a timer for each wait costs a tenth of a round trip.
+    Direct(Option<sys::Ticker>),
     Clerk(Clerk),
 }
 
@@ -82,12 +86,20 @@ impl Post {
             let own = rustix::process::getpid();
             let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty())
                 .map_err(|e| OpenError::io("pidfd_open", e))?;
-            (Way::Direct, pidfd)
+            (
+                Way::Direct(sys::Ticker::start(number.get(), SLICE).ok()),
+                pidfd,
+            )
         } else {
             let (clerk, pidfd) = Clerk::start(number.get(), nonce, lifeline)?;
             (Way::Clerk(clerk), pidfd)
         };
-        let post = Self { way, nonce, number };
+        let post = Self {
+            way,
+            arrived: 0,
+            nonce,
+            number,
+        };
         match notice::announce(notices, &pidfd, post.number.get(), nonce) {
             // No sender is left to hear it; the next receive finds that out.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(post),
@@ -103,24 +115,53 @@ impl Post {
         wait: Wait,
     ) -> Result<Found, RecvError> {
         match &self.way {
-            Way::Direct => direct(self.number.get(), self.nonce, lifeline, waiter, wait),
+            Way::Direct(ticker) => {
+                let slice = if ticker.is_some() { None } else { Some(SLICE) };
+                let found = direct(self.number.get(), self.nonce, slice, lifeline, waiter, wait)?;
+                if let Found::Word(_) = found {
+                    self.arrived = self.arrived.wrapping_add(1);
+                }
+                Ok(found)
+            }
             Way::Clerk(clerk) => clerk.next(waiter, wait),
+        }
+    }
+
+    /// Takes what has arrived out of the queue and counts all that ever did, modulo 2^32: what
+    /// comes later is the sender's to send again.
+    pub(crate) fn close(&mut self) -> u32 {
+        match &mut self.way {
+            Way::Direct(ticker) => {
+                *ticker = None;
+                for _ in 0..STRAYS {
+                    match sys::take(self.number.get(), Some(Duration::ZERO)) {
+                        Ok(Some(info)) if Word::from_siginfo(&info, self.nonce).is_some() => {
+                            self.arrived = self.arrived.wrapping_add(1);
+                        }
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+                self.arrived
+            }
+            Way::Clerk(clerk) => {
+                clerk.stop();
+                clerk.arrived.load(Ordering::Acquire)
+            }
         }
     }
 }
 
 impl Drop for Post {
     fn drop(&mut self) {
-        if let Way::Direct = self.way {
-            drain(self.number.get());
-        }
+        self.close();
     }
 }
 
 /// Takes late signals out of the queue, where they would count against the user's limit.
 fn drain(number: i32) {
     for _ in 0..STRAYS {
-        if !matches!(sys::take(number, Duration::ZERO), Ok(Some(_))) {
+        if !matches!(sys::take(number, Some(Duration::ZERO)), Ok(Some(_))) {
             return;
         }
     }
@@ -129,7 +170,7 @@ fn drain(number: i32) {
 /// One attempt that does not wait.
 fn attempt(number: i32, nonce: u64) -> Result<Option<Word>, RecvError> {
     for _ in 0..NOISE {
-        match sys::take(number, Duration::ZERO) {
+        match sys::take(number, Some(Duration::ZERO)) {
             Ok(Some(info)) => {
                 if let Some(word) = Word::from_siginfo(&info, nonce) {
                     return Ok(Some(word));
@@ -142,9 +183,11 @@ fn attempt(number: i32, nonce: u64) -> Result<Option<Word>, RecvError> {
     Ok(None)
 }
 
+/// `slice` bounds each wait; without it the ticker does.
 fn direct(
     number: i32,
     nonce: u64,
+    slice: Option<Duration>,
     lifeline: &Lifeline,
     waiter: &mut Waiter,
     wait: Wait,
@@ -153,17 +196,19 @@ fn direct(
         return Ok(Found::Word(word));
     }
     loop {
-        let slice = wait.remaining().map_or(SLICE, |left| left.min(SLICE));
-        match sys::take(number, slice) {
+        let timeout = match (wait.remaining(), slice) {
+            (Some(left), _) => Some(left.min(SLICE)),
+            (None, slice) => slice,
+        };
+        match sys::take(number, timeout) {
             Ok(Some(info)) => match Word::from_siginfo(&info, nonce) {
                 Some(word) => return Ok(Found::Word(word)),
-                // Noise must not hide what stands behind it, nor the deadline.
-                None if wait.is_over() => {
+                // Noise must hide neither what stands behind it nor the deadline.
+                None => {
                     if let Some(word) = attempt(number, nonce)? {
                         return Ok(Found::Word(word));
                     }
                 }
-                None => continue,
             },
             Ok(None) => {}
             Err(error) => return Err(RecvError::io("rt_sigtimedwait", error)),
@@ -193,6 +238,7 @@ struct Clerk {
     inbox: Option<OwnedFd>,
     thread: OwnedFd,
     stop: Arc<AtomicBool>,
+    arrived: Arc<AtomicU32>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -207,6 +253,8 @@ impl Clerk {
             .map_err(|e| OpenError::io("fcntl", e))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let arrived = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&arrived);
         let (ready, started) = mpsc::sync_channel(1);
 
         let mask = sys::block_all();
@@ -218,7 +266,7 @@ impl Clerk {
                 let _ = ready.send(thread);
                 drop(ready);
                 if well {
-                    work(number, nonce, &lifeline, &outbox, &stopped);
+                    work(number, nonce, &lifeline, &outbox, &stopped, &counter);
                 }
             });
         drop(mask);
@@ -236,12 +284,14 @@ impl Clerk {
             Ok(Err(error)) => return Err(OpenError::io("pidfd_open", error)),
             Err(_) => return Err(OpenError::io("clone", std::io::ErrorKind::Other)),
         };
+        let handle = Some(handle);
         let clerk = Self {
             number,
             inbox: Some(inbox),
             thread,
             stop,
-            handle: Some(handle),
+            arrived,
+            handle,
         };
         let pidfd = clerk
             .thread
@@ -272,19 +322,25 @@ impl Clerk {
             }
         }
     }
-}
 
-impl Drop for Clerk {
-    fn drop(&mut self) {
+    /// Ends the thread. From then on its pidfd answers ESRCH.
+    fn stop(&mut self) {
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
         // Without its reader a full pipe gives EPIPE; the clerk blocks SIGPIPE like every signal.
         self.inbox = None;
         // Release, and Acquire in the clerk: needed for nothing but the flag itself.
         self.stop.store(true, Ordering::Release);
         sys::nudge(self.thread.as_fd(), self.number);
-        if let Some(handle) = self.handle.take() {
-            // It takes no lock and calls no code of others, so it ends.
-            let _ = handle.join();
-        }
+        // It takes no lock and calls no code of others, so it ends.
+        let _ = handle.join();
+    }
+}
+
+impl Drop for Clerk {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -310,35 +366,41 @@ fn open_record(inbox: &OwnedFd) -> Result<Option<Found>, RecvError> {
 }
 
 /// The clerk's life.
-fn work(number: i32, nonce: u64, lifeline: &Lifeline, outbox: &OwnedFd, stop: &AtomicBool) {
-    let pass_on = |record: [u8; 16]| loop {
-        match rustix::io::write(outbox, &record) {
-            Err(Errno::INTR) => {}
-            written => return written.is_ok(),
+fn work(
+    number: i32,
+    nonce: u64,
+    lifeline: &Lifeline,
+    outbox: &OwnedFd,
+    stop: &AtomicBool,
+    arrived: &AtomicU32,
+) {
+    let mut heard = true;
+    let mut pass_on = |record: [u8; 16]| {
+        while heard {
+            match rustix::io::write(outbox, &record) {
+                Err(Errno::INTR) => {}
+                Ok(_) => return,
+                Err(_) => heard = false,
+            }
         }
     };
     let mut end = Peer::Alive;
-    while !stop.load(Ordering::Acquire) {
-        // After the end only what is there already.
-        let slice = if end == Peer::Alive {
-            SLICE
-        } else {
-            Duration::ZERO
-        };
-        match sys::take(number, slice) {
+    loop {
+        // After the end, of the channel or of its receiver, only what is there already.
+        let stopped = stop.load(Ordering::Acquire);
+        let waits = end == Peer::Alive && !stopped;
+        match sys::take(number, Some(if waits { SLICE } else { Duration::ZERO })) {
             Ok(Some(info)) => {
-                if let Some(word) = Word::from_siginfo(&info, nonce)
-                    && !pass_on(word.to_record())
-                {
-                    return;
+                if let Some(word) = Word::from_siginfo(&info, nonce) {
+                    arrived.fetch_add(1, Ordering::Release);
+                    pass_on(word.into_record());
                 }
             }
+            Ok(None) if stopped => return,
             Ok(None) => match end {
                 Peer::Alive => end = lifeline.peer(),
-                gone => {
-                    pass_on(if gone == Peer::Closed { CLOSED } else { DIED });
-                    return;
-                }
+                Peer::Closed => return pass_on(CLOSED),
+                Peer::Died => return pass_on(DIED),
             },
             Err(_) => return,
         }

@@ -54,9 +54,10 @@ impl Receiver {
     /// Stops receiving here, because the end lives on elsewhere. The sender learns of it before
     /// the new owner can announce itself.
     pub(crate) fn release_post(&self) {
-        if let Some(post) = self.post.take() {
+        if let Some(mut post) = self.post.take() {
+            let arrived = post.close();
             // Nobody listens any more: then nothing is sent here either.
-            let _ = notice::withdraw(&self.notices, post.nonce);
+            let _ = notice::withdraw(&self.notices, arrived, post.nonce);
         }
         self.released.set(true);
     }

@@ -1,36 +1,43 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, SendError, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 
+use crate::history::History;
 use crate::notice::{self, Notice};
 use crate::target::Target;
 use crate::word::{MAX_MESSAGE, Word};
 
-/// Notices that one send reads at most, so that a flood of them cannot hold it.
+/// Notices that one look takes at most, so that a flood of them cannot hold a send.
 const NOTICES: usize = 64;
+/// A send looks for notices when the last look is this old: at each it would cost a tenth of a
+/// round trip. So long a sender may go on sending to a receiver that is gone.
+const LOOK: Duration = Duration::from_millis(1);
 /// A process that dies closes its sockets one after the other; so long the lifeline may be behind.
 const DYING: Duration = Duration::from_millis(50);
 /// At the kernel's limit nothing tells of room: look again after so long, doubling to the most.
 const RETRY_FIRST: Duration = Duration::from_micros(50);
 const RETRY_MOST: Duration = Duration::from_millis(10);
+/// A drop waits at most so long for the next receiver, if messages wait for it.
+const PARTING: Duration = Duration::from_millis(100);
 
 /// The sending end. See the [crate documentation](crate).
 #[derive(Debug)]
 pub struct Sender {
     pub(crate) lifeline: Lifeline,
     pub(crate) notices: OwnedFd,
-    /// Nobody before the first announcement and while the receiver moves.
+    /// Who announced itself last and has not withdrawn.
     pub(crate) target: Option<Target>,
-    pub(crate) window: u32,
-    /// Messages sent to `target` whose receipt was not noticed yet, at most `window`.
-    pub(crate) in_flight: u32,
+    /// Whether `target` answers ESRCH: what follows is in a notice.
+    gone: bool,
+    pub(crate) history: History,
     pub(crate) waiter: Waiter,
     pub(crate) released: Cell<bool>,
+    looked: Instant,
     end: Option<End>,
 }
 
@@ -64,92 +71,141 @@ impl Sender {
     pub(crate) fn new(
         lifeline: Lifeline,
         notices: OwnedFd,
-        window: u32,
+        target: Option<Target>,
+        history: History,
         strategy: WaitStrategy,
     ) -> Self {
         Self {
             lifeline,
             notices,
-            target: None,
-            window,
-            in_flight: 0,
+            target,
+            gone: false,
+            history,
             waiter: Waiter::new(strategy),
             released: Cell::new(false),
+            looked: Instant::now(),
             end: None,
         }
     }
 
-    /// One attempt: read the notices, then send if that is allowed.
+    /// One attempt to send this after all that waits.
     fn attempt(&mut self, word: Word) -> Result<Option<Obstacle>, SendError> {
-        self.read_notices()?;
-        if self.in_flight >= self.window {
+        let ready = self.target.is_some() && !self.gone && self.history.has_room();
+        if !ready || self.history.waiting() > 0 || self.looked.elapsed() >= LOOK {
+            self.read_notices()?;
+        }
+        while let Some(waiting) = self.history.next() {
+            if let Some(obstacle) = self.queue(waiting)? {
+                return Ok(Some(obstacle));
+            }
+            self.history.next_sent();
+        }
+        if !self.history.has_room() {
             return Ok(Some(Obstacle::Window));
         }
-        let Some(target) = &self.target else {
-            return Ok(Some(Obstacle::Window));
+        let obstacle = self.queue(word)?;
+        if obstacle.is_none() {
+            self.history.push(word);
+        }
+        Ok(obstacle)
+    }
+
+    fn queue(&mut self, word: Word) -> Result<Option<Obstacle>, SendError> {
+        let target = match &self.target {
+            Some(target) if !self.gone => target,
+            _ => return Ok(Some(Obstacle::Window)),
         };
         match target.send(word) {
-            Ok(()) => {
-                self.in_flight += 1;
-                Ok(None)
-            }
+            Ok(()) => Ok(None),
             Err(Errno::AGAIN) => Ok(Some(Obstacle::Kernel)),
             // The process or the clerk has ended: a notice of what follows is on its way.
             Err(Errno::SRCH) => {
-                self.target = None;
+                self.gone = true;
                 Ok(Some(Obstacle::Window))
             }
             Err(error) => Err(SendError::io("pidfd_send_signal", error)),
         }
     }
 
-    /// One system call when there is no news, which is what a send usually finds.
+    /// One system call when there is no news.
     fn read_notices(&mut self) -> Result<(), SendError> {
         if let Some(end) = self.end {
             return Err(end.into());
         }
+        self.looked = Instant::now();
         for _ in 0..NOTICES {
-            match notice::next(&self.notices).map_err(|e| SendError::io("recvmsg", e))? {
-                None => break,
-                Some(Notice::Announce {
-                    pidfd,
-                    process,
-                    number,
-                    nonce,
-                }) => {
-                    let target = Target::announced(pidfd, process, number, nonce)
-                        .map_err(|e| SendError::io("read /proc", e))?;
-                    if target.is_none() {
-                        return self.finish(End::Corrupt("the receiver announces a stranger"));
-                    }
-                    // What the former one had not received is gone with it.
-                    self.in_flight = 0;
-                    self.target = target;
-                }
-                Some(Notice::Withdraw { nonce }) => {
-                    self.target.take_if(|target| target.nonce == nonce);
-                }
-                Some(Notice::Taken { count, nonce }) => {
-                    let current = self.target.as_ref().is_some_and(|t| t.nonce == nonce);
-                    match self.in_flight.checked_sub(count) {
-                        Some(in_flight) if current => self.in_flight = in_flight,
-                        _ if !current => {}
-                        _ => return self.finish(End::Corrupt("received more than was sent")),
-                    }
-                }
-                Some(Notice::End) => {
-                    let lifeline = [(self.lifeline.as_fd(), Interest::Read)];
-                    let _ = poll(lifeline, Wait::at_most(DYING));
-                    return match self.lifeline.peer() {
-                        Peer::Closed => self.finish(End::Closed),
-                        Peer::Died => self.finish(End::Died),
-                        Peer::Alive => self.finish(End::Corrupt("the receiver stopped speaking")),
-                    };
-                }
-                Some(Notice::Nonsense) => return self.finish(End::Corrupt("a notice of no kind")),
-            }
+            let notice = notice::next(&self.notices).map_err(|e| SendError::io("recvmsg", e))?;
+            let Some(notice) = notice else {
+                break;
+            };
+            self.heed(notice)?;
         }
         Ok(())
+    }
+
+    fn heed(&mut self, notice: Notice) -> Result<(), SendError> {
+        let current = |nonce| {
+            self.target
+                .as_ref()
+                .is_some_and(|target| target.nonce == nonce)
+        };
+        match notice {
+            Notice::Announce {
+                pidfd,
+                process,
+                number,
+                nonce,
+            } => {
+                let target = Target::announced(pidfd, process, number, nonce)
+                    .map_err(|e| SendError::io("read /proc", e))?;
+                if target.is_none() {
+                    return self.finish(End::Corrupt("the receiver announces a stranger"));
+                }
+                self.history.announced();
+                self.target = target;
+                self.gone = false;
+            }
+            Notice::Withdraw { arrived, nonce } if current(nonce) => {
+                self.target = None;
+                if !self.history.withdrawn(arrived) {
+                    return self.finish(End::Corrupt("more arrived than was sent"));
+                }
+            }
+            Notice::Taken { count, nonce } if current(nonce) => {
+                if !self.history.received(count) {
+                    return self.finish(End::Corrupt("more was received than sent"));
+                }
+            }
+            // Of a receiver that another has followed.
+            Notice::Withdraw { .. } | Notice::Taken { .. } => {}
+            Notice::End => {
+                let lifeline = [(self.lifeline.as_fd(), Interest::Read)];
+                let _ = poll(lifeline, Wait::at_most(DYING));
+                return self.finish(match self.lifeline.peer() {
+                    Peer::Closed => End::Closed,
+                    Peer::Died => End::Died,
+                    Peer::Alive => End::Corrupt("the receiver stopped speaking"),
+                });
+            }
+            Notice::Nonsense => return self.finish(End::Corrupt("a notice of no kind")),
+        }
+        Ok(())
+    }
+
+    /// Before a farewell: what the receiver missed while it moved goes to where it is now.
+    fn settle(&mut self) -> Result<(), SendError> {
+        let wait = Wait::at_most(PARTING);
+        let mut retry = RETRY_FIRST;
+        loop {
+            self.read_notices()?;
+            let Some(waiting) = self.history.next() else {
+                return Ok(());
+            };
+            match self.queue(waiting)? {
+                None => self.history.next_sent(),
+                Some(obstacle) => self.sleep(&obstacle, &mut retry, wait)?,
+            }
+        }
     }
 
     fn finish(&mut self, end: End) -> Result<(), SendError> {
@@ -223,7 +279,7 @@ impl ipc_core::Sender for Sender {
     fn limits(&self) -> Limits {
         Limits {
             max_message: MAX_MESSAGE,
-            depth_messages: usize::try_from(self.window).ok(),
+            depth_messages: usize::try_from(self.history.window()).ok(),
             depth_bytes: None,
         }
     }
@@ -232,6 +288,8 @@ impl ipc_core::Sender for Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if !self.released.get() {
+            // Whatever stands in the way, the receiver learns of the end.
+            let _ = self.settle();
             self.lifeline.farewell();
         }
     }

@@ -42,24 +42,70 @@ pub(crate) fn queue(pidfd: BorrowedFd<'_>, info: &Siginfo) -> Result<(), Errno> 
 }
 
 /// Takes one pending signal of this number, which the calling thread must have blocked, waiting
-/// at most this long: `None` when none came.
-pub(crate) fn take(signo: i32, timeout: Duration) -> Result<Option<Siginfo>, Errno> {
+/// at most this long, or for ever: `None` when none came, or another one interrupted the wait.
+pub(crate) fn take(signo: i32, timeout: Option<Duration>) -> Result<Option<Siginfo>, Errno> {
     let set = only(signo);
-    let timeout = libc::timespec {
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout = timeout.map(timespec);
+    let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     let mut info = Siginfo::default();
     let place = ptr::from_mut(&mut info).cast::<libc::siginfo_t>();
     // SAFETY: `place` has the size and alignment of a siginfo_t (asserted in `word`) and any bytes
     // are a valid `Siginfo`; the other two outlive the call.
-    let taken = unsafe { libc::sigtimedwait(&raw const set, place, &raw const timeout) };
+    let taken = unsafe { libc::sigtimedwait(&raw const set, place, limit) };
     match taken {
         taken if taken == signo => Ok(Some(info)),
         _ => match errno() {
             Errno::AGAIN | Errno::INTR => Ok(None),
             error => Err(error),
         },
+    }
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// A timer that sends this process a signal, marked SI_TIMER, at every period. The kernel holds
+/// the one signal ready from the start, so the limit of the queue cannot swallow it, and does not
+/// count on before it is taken (`timer_create(2)`).
+#[derive(Debug)]
+pub(crate) struct Ticker(libc::timer_t);
+
+// SAFETY: the handle is a number of the process, good in every thread of it.
+unsafe impl Send for Ticker {}
+
+impl Ticker {
+    pub(crate) fn start(signo: i32, period: Duration) -> Result<Self, Errno> {
+        // SAFETY: zeros are a valid sigevent.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = signo;
+        let mut timer = ptr::null_mut();
+        // SAFETY: both point to valid places for the call.
+        let made =
+            unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+        if made != 0 {
+            return Err(errno());
+        }
+        let ticker = Self(timer);
+        let every = timespec(period);
+        let times = libc::itimerspec {
+            it_interval: every,
+            it_value: every,
+        };
+        // SAFETY: a timer of ours, and a valid setting; the old one is not asked for.
+        let set = unsafe { libc::timer_settime(timer, 0, &raw const times, ptr::null_mut()) };
+        if set == 0 { Ok(ticker) } else { Err(errno()) }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        // SAFETY: made by timer_create and deleted once.
+        unsafe { libc::timer_delete(self.0) };
     }
 }
 

@@ -16,9 +16,24 @@ pub(crate) struct Target {
     pub(crate) pidfd: OwnedFd,
     pub(crate) number: i32,
     pub(crate) nonce: u64,
+    /// What the kernel would write into the siginfo of `sigqueue(3)`, asked for once.
+    pid: i32,
+    uid: u32,
 }
 
 impl Target {
+    pub(crate) fn new(pidfd: OwnedFd, number: i32, nonce: u64) -> Self {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let uid = rustix::process::getuid().as_raw();
+        Self {
+            pidfd,
+            number,
+            nonce,
+            pid,
+            uid,
+        }
+    }
+
     /// Believes an announcement of this process only if the pidfd is its own or that of a thread
     /// of it, so that whom our signals may harm is the announcer alone: a hostile receiver could
     /// otherwise name a stranger, whom our first signal would kill. `None` says that it does not
@@ -52,20 +67,12 @@ impl Target {
             _ => false,
         };
         let sound = own && sys::range().contains(&number);
-        Ok(sound.then_some(Self {
-            pidfd,
-            number,
-            nonce,
-        }))
+        Ok(sound.then(|| Self::new(pidfd, number, nonce)))
     }
 
     /// Queues one signal: EAGAIN at the limit of the queue, ESRCH when nobody is there.
     pub(crate) fn send(&self, word: Word) -> Result<(), Errno> {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let uid = rustix::process::getuid().as_raw();
-        sys::queue(
-            self.pidfd.as_fd(),
-            &word.to_siginfo(self.number, self.nonce, pid, uid),
-        )
+        let info = word.to_siginfo(self.number, self.nonce, self.pid, self.uid);
+        sys::queue(self.pidfd.as_fd(), &info)
     }
 }

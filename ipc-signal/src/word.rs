@@ -45,7 +45,7 @@ const _: () = {
 };
 
 /// A message of at most eight bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Word {
     len: u8,
     bytes: [u8; MAX_MESSAGE],
@@ -91,15 +91,15 @@ impl Word {
         })
     }
 
-    /// The record in which the clerk passes it on; see [`crate::post`].
-    pub(crate) fn to_record(self) -> [u8; 16] {
+    /// The record in which it goes through a pipe or a hand-off.
+    pub(crate) fn into_record(self) -> [u8; 16] {
         let mut record = [0; 16];
         record[0] = self.len;
         record[8..].copy_from_slice(&self.bytes);
         record
     }
 
-    /// The clerk is a thread of this process: its records are as it wrote them.
+    /// `None` if it is no such record.
     pub(crate) fn from_record(record: [u8; 16]) -> Option<Self> {
         let mut bytes = [0; MAX_MESSAGE];
         bytes.copy_from_slice(&record[8..]);
@@ -121,7 +121,7 @@ mod tests {
             let word = Word::new(message).unwrap();
             let back = Word::from_siginfo(&word.to_siginfo(40, 7, 1, 2), 7).unwrap();
             assert_eq!(back.as_bytes(), message);
-            assert_eq!(Word::from_record(word.to_record()), Some(word));
+            assert_eq!(Word::from_record(word.into_record()), Some(word));
         }
         assert_eq!(Word::new(&[0; MAX_MESSAGE + 1]), None);
     }
