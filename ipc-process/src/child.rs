@@ -145,16 +145,18 @@ fn serve(control: &Arc<Control>) -> ! {
     // Threads of ours take no signals: those go to the function's thread, with the mask and the
     // dispositions that it makes, as they would in its own program.
     sys::block_signals();
-    let Ok(Some(frame)) = greet(control) else {
-        std::process::exit(EXIT_UNUSED)
-    };
     let Frame {
-        kind: Kind::Start,
-        body,
-        descriptors,
-    } = frame
-    else {
-        std::process::exit(EXIT_UNUSED)
+        body, descriptors, ..
+    } = match greet(control) {
+        Ok(Some(frame)) if frame.kind == Kind::Start => frame,
+        Ok(_) => std::process::exit(EXIT_UNUSED),
+        Err(error) => {
+            send(
+                control,
+                Frame::new(Kind::BadArguments, error.to_string().into_bytes()),
+            );
+            std::process::exit(EXIT_UNUSED)
+        }
     };
     let Ok(start) = postcard::from_bytes::<Start<'_>>(&body) else {
         std::process::exit(EXIT_UNUSED)
