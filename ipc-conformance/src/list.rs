@@ -1,0 +1,79 @@
+/// Runs the whole suite on a channel family: one `#[test]` a case. Stands alone in a test target.
+///
+/// ```ignore
+/// ipc_conformance::conformance_tests!(ipc_pipe::Pipe);
+/// ```
+#[macro_export]
+macro_rules! conformance_tests {
+    ($channel:ty) => {
+        $crate::support!();
+        $crate::conformance_tests! { @each $channel;
+            sizes {
+                an_empty_message_is_carried_or_refused_as_declared
+                a_message_of_one_byte_arrives
+                messages_of_every_small_length_arrive_whole
+                the_longest_message_arrives_whole
+                one_byte_more_than_the_longest_is_refused_and_nothing_is_sent
+                a_buffer_too_small_keeps_the_message
+                a_vector_grows_to_the_message
+                a_batch_arrives_like_single_messages
+                both_ends_state_the_same_longest_message
+            }
+            order {
+                a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order
+                every_wait_strategy_carries_the_same_messages
+                a_reply_follows_each_request
+            }
+            waiting {
+                an_empty_channel_says_so_at_once
+                a_full_channel_says_so_at_once_and_loses_nothing
+                a_receive_deadline_is_neither_early_nor_late
+                a_send_deadline_is_neither_early_nor_late
+                a_moment_that_has_passed_still_makes_one_attempt
+                a_sleeping_receiver_wakes_for_a_message
+                a_sleeping_sender_wakes_for_room
+                deadlines_hold_in_a_storm_of_signals
+                messages_arrive_in_a_storm_of_signals
+            }
+            ending {
+                the_end_comes_after_the_last_message_of_a_full_channel
+                a_waiting_receiver_learns_that_the_sender_closed
+                a_sender_learns_that_the_receiver_closed
+                a_sender_waiting_for_room_learns_that_the_receiver_closed
+            }
+        }
+    };
+    (@each $channel:ty; $($theme:ident { $($case:ident)* })*) => {$($(
+        #[test]
+        fn $case() {
+            $crate::$theme::$case::<$channel>();
+        }
+    )*)*};
+}
+
+/// What a test target needs once to run cases: the entry of peer processes and the allocator that
+/// counts.
+#[macro_export]
+macro_rules! support {
+    () => {
+        $crate::ipc_process::test_support!();
+
+        #[global_allocator]
+        static ALLOCATOR: $crate::Counting = $crate::Counting;
+    };
+}
+
+/// Declares cases: each runs its body in a fresh process, under the watchdog.
+macro_rules! cases {
+    ($($(#[$doc:meta])* fn $name:ident($case:ident) $body:block)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Panics
+        /// When the channel does not keep this promise.
+        pub fn $name<C: ipc_core::Channel>() {
+            fn home<C: ipc_core::Channel>($case: $crate::harness::Case) $body
+            $crate::harness::run(C::NAME, stringify!($name), home::<C>);
+        }
+    )*};
+}
+pub(crate) use cases;

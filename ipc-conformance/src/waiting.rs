@@ -1,0 +1,243 @@
+//! Never, forever, until: promise 4's second half, and promise 8 on signals.
+
+use std::time::{Duration, Instant};
+
+use ipc_core::{
+    BackPressure, Channel, End, Receiver as _, RecvError, SendError, Sender as _, Tunable as _,
+    Wait, WaitStrategy,
+};
+
+use crate::content;
+use crate::harness::{Case, longest, pair, pair_with, small};
+use crate::list::cases;
+use crate::order;
+use crate::procfs::until_all;
+use crate::storm::Storm;
+use crate::timing::{prompt, punctual};
+
+const STRATEGIES: [WaitStrategy; 3] = [
+    WaitStrategy::Block,
+    WaitStrategy::Spin,
+    WaitStrategy::Adaptive,
+];
+/// A call that never waits is done long before.
+const AT_ONCE: Duration = Duration::from_millis(5);
+const TIMEOUTS: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(20),
+    Duration::from_millis(120),
+];
+
+/// Whether a sender of this channel ever meets a full one.
+pub(crate) fn fills<C: Channel>() -> bool {
+    C::CAPABILITIES.back_pressure == BackPressure::Waits
+}
+
+/// Sends numbered messages until there is no room, and says how many.
+pub(crate) fn fill<C: Channel>(tx: &mut C::Sender) -> u64 {
+    let length = longest(tx.limits()).min(64);
+    for number in 0..4_000_000 {
+        match tx.try_send(&content::message(number, length)) {
+            Ok(()) => {}
+            Err(SendError::Full) => return number,
+            Err(error) => panic!("message {number} on the way to a full channel: {error}"),
+        }
+    }
+    panic!("four million messages and never full: back-pressure is declared");
+}
+
+/// Receives what [`fill`] sent.
+pub(crate) fn drain<C: Channel>(rx: &mut C::Receiver, numbers: std::ops::Range<u64>, wait: Wait) {
+    let length = longest(rx.limits()).min(64);
+    let mut buffer = [0; 64];
+    for number in numbers {
+        let got = rx
+            .recv_with(&mut buffer, wait)
+            .unwrap_or_else(|e| panic!("instead of message {number}: {e}"));
+        content::check(number, length, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+fn receive_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
+    // The sender stays open in this process, silent.
+    let (_tx, mut rx) = small::<C>(strategy);
+    for timeout in TIMEOUTS {
+        case.step(&format!(
+            "{strategy:?}: receiving with a deadline in {timeout:?}"
+        ));
+        punctual("a receive", timeout, |wait| {
+            let got = rx.recv_with(&mut [0; 64], wait);
+            assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
+        });
+    }
+}
+
+fn send_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
+    let (mut tx, _rx) = small::<C>(strategy);
+    if !fills::<C>() {
+        return;
+    }
+    let length = longest(tx.limits()).min(64);
+    fill::<C>(&mut tx);
+    for timeout in TIMEOUTS {
+        case.step(&format!(
+            "{strategy:?}: sending with a deadline in {timeout:?}"
+        ));
+        punctual("a send", timeout, |wait| {
+            let sent = tx.send_with(&content::message(0, length), wait);
+            assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
+        });
+    }
+}
+
+fn receive_one<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
+    let mut rx = rx.into_inner();
+    case.step("receiving with no deadline");
+    let mut buffer = [0; 64];
+    let got = rx.recv(&mut buffer).expect("a message");
+    content::check(7, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+fn send_one_more<C: Channel>(case: Case, (tx, number): (End<C::Sender>, u64)) {
+    let mut tx = tx.into_inner();
+    let length = longest(tx.limits()).min(64);
+    case.step("sending into a full channel with no deadline");
+    tx.send(&content::message(number, length))
+        .expect("room comes");
+}
+
+cases! {
+    /// `Empty`, from a call that does not sleep; a sender is open all the time.
+    fn an_empty_channel_says_so_at_once(case) {
+        let (_tx, mut rx) = pair::<C>();
+        case.step("receiving from an empty channel");
+        prompt("an empty channel's answer", AT_ONCE, || {
+            let start = Instant::now();
+            let got = rx.try_recv(&mut [0; 64]);
+            let taken = start.elapsed();
+            assert!(matches!(got, Err(RecvError::Empty)), "{got:?}");
+            taken
+        });
+    }
+
+    /// `Full` where the channel can be full; then every message is there, and room again.
+    fn a_full_channel_says_so_at_once_and_loses_nothing(case) {
+        let (mut tx, mut rx) = small::<C>(WaitStrategy::default());
+        let length = longest(tx.limits()).min(64);
+        if !fills::<C>() {
+            for number in 0..10_000 {
+                tx.try_send(&content::message(number, length)).expect("there is always room");
+            }
+            drain::<C>(&mut rx, 0..10_000, Wait::Never);
+            return;
+        }
+        for round in 0..3 {
+            case.step(&format!("filling, round {round}"));
+            let count = fill::<C>(&mut tx);
+            assert!(count > 0, "full before the first message");
+            if let Some(depth) = tx.limits().depth_messages {
+                assert_eq!(count, depth as u64, "the depth that the limits state");
+            }
+            prompt("a full channel's answer", AT_ONCE, || {
+                let start = Instant::now();
+                let sent = tx.try_send(&content::message(count, length));
+                let taken = start.elapsed();
+                assert!(matches!(sent, Err(SendError::Full)), "{sent:?}");
+                taken
+            });
+            case.step(&format!("draining {count} messages, round {round}"));
+            drain::<C>(&mut rx, 0..count, Wait::Never);
+            let got = rx.try_recv(&mut [0; 64]);
+            assert!(matches!(got, Err(RecvError::Empty)), "after the last: {got:?}");
+        }
+    }
+
+    /// With each strategy; `TimedOut`, never before, at most 50 ms after.
+    fn a_receive_deadline_is_neither_early_nor_late(case) {
+        for strategy in STRATEGIES {
+            receive_deadlines::<C>(&case, strategy);
+        }
+    }
+
+    /// On a full channel, where there is such a thing.
+    fn a_send_deadline_is_neither_early_nor_late(case) {
+        for strategy in STRATEGIES {
+            send_deadlines::<C>(&case, strategy);
+        }
+    }
+
+    /// It finds what is there, and times out if nothing is.
+    fn a_moment_that_has_passed_still_makes_one_attempt(case) {
+        let (mut tx, mut rx) = pair::<C>();
+        let past = Wait::Until(Instant::now());
+        case.step("sending and receiving with a deadline that has passed");
+        tx.send_with(&content::message(0, 8), past).expect("there is room");
+        let mut buffer = [0; 64];
+        let got = rx.recv_with(&mut buffer, past).expect("a message is there");
+        content::check(0, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let got = rx.recv_with(&mut buffer, past);
+        assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
+    }
+
+    /// The message comes when the receiver is asleep in the kernel.
+    fn a_sleeping_receiver_wakes_for_a_message(case) {
+        for strategy in STRATEGIES {
+            let options = C::Options::default().wait_strategy(strategy);
+            let (mut tx, rx) = pair_with::<C>(&options);
+            let peer = case.start("receiver", receive_one::<C>, (End::new(rx), ()));
+            case.step("waiting for the receiver to fall asleep");
+            until_all(peer.pid(), 'S');
+            case.step("sending to the sleeping receiver");
+            tx.send(&content::message(7, 8)).expect("the receiver waits");
+            case.join("receiver", peer);
+        }
+    }
+
+    /// Room comes when the sender is asleep in the kernel.
+    fn a_sleeping_sender_wakes_for_room(case) {
+        if !fills::<C>() {
+            return;
+        }
+        for strategy in STRATEGIES {
+            let (mut tx, mut rx) = small::<C>(strategy);
+            let count = fill::<C>(&mut tx);
+            let peer = case.start("sender", send_one_more::<C>, (End::new(tx), count));
+            case.step("waiting for the sender to fall asleep");
+            until_all(peer.pid(), 'S');
+            case.step("making room for the sleeping sender");
+            drain::<C>(&mut rx, 0..count + 1, Wait::Forever);
+            case.join("sender", peer);
+        }
+    }
+
+    /// A handler without SA_RESTART interrupts the wait five thousand times a second.
+    fn deadlines_hold_in_a_storm_of_signals(case) {
+        let storm = Storm::new();
+        for strategy in STRATEGIES {
+            receive_deadlines::<C>(&case, strategy);
+            send_deadlines::<C>(&case, strategy);
+        }
+        drop(storm);
+        assert!(Storm::caught() > 100, "only {} signals arrived", Storm::caught());
+    }
+
+    /// EINTR surfaces from no call and breaks no message, on either side.
+    fn messages_arrive_in_a_storm_of_signals(case) {
+        for strategy in STRATEGIES {
+            let options = C::Options::default().wait_strategy(strategy).capacity(16 << 10);
+            let (tx, mut rx) = pair_with::<C>(&options);
+            let sender = case.start("sender", send_in_a_storm::<C>, (End::new(tx), 5000));
+            let storm = Storm::new();
+            order::receive_many::<C>(&case, &mut rx, 5000);
+            drop(storm);
+            case.join("sender", sender);
+        }
+    }
+}
+
+fn send_in_a_storm<C: Channel>(case: Case, (tx, count): (End<C::Sender>, u64)) {
+    let storm = Storm::new();
+    order::send_many::<C>(case, (tx, count));
+    drop(storm);
+}
