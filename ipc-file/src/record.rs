@@ -17,8 +17,6 @@ use crc32c::crc32c_append;
 
 /// Bytes before the payload.
 pub(crate) const HEADER: usize = 16;
-/// Bytes of a skip, which has no sequence number and no payload.
-pub(crate) const SKIP: usize = 8;
 /// What the length field can say.
 pub(crate) const MAX_LEN: usize = (1 << 28) - 1;
 

@@ -150,10 +150,9 @@ fn follows(map: &Map, range: std::ops::Range<usize>, seed: u32, seq: u64) -> boo
         let (Some(head), Some(found)) = (word(at), word(at + 8)) else {
             return false;
         };
-        let Some((kind @ (Kind::Data | Kind::Fin), len)) = record::split(head) else {
+        let Some((Kind::Data | Kind::Fin, len)) = record::split(head) else {
             return false;
         };
-        let _ = kind;
         let start = at + record::HEADER;
         found.wrapping_sub(seq) <= most
             && bytes

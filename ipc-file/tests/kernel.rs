@@ -1,0 +1,123 @@
+//! What this crate takes for granted of the kernel.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+
+fn unnamed() -> File {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    File::from(rustix::fs::open(std::env::temp_dir(), flags, mode).expect("O_TMPFILE"))
+}
+
+fn map(file: &File, len: usize) -> MmapRaw {
+    MmapOptions::new()
+        .len(len)
+        .map_raw(file)
+        .expect("a mapping")
+}
+
+/// open(2): a file made with O_TMPFILE has no name, so nothing can be left of it.
+#[test]
+fn a_temporary_file_has_no_link() {
+    assert_eq!(unnamed().metadata().expect("its metadata").nlink(), 0);
+}
+
+/// fallocate(2): the storage is there before the first store, and reads as zeros.
+#[test]
+fn an_allocated_file_has_blocks_and_zeros() {
+    let file = unnamed();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).expect("fallocate");
+    let metadata = file.metadata().expect("its metadata");
+    assert_eq!(metadata.len(), 1 << 20);
+    assert!(metadata.blocks() * 512 >= 1 << 20);
+    let mut bytes = [1; 4096];
+    file.read_exact_at(&mut bytes, 4096 * 3).expect("a read");
+    assert_eq!(bytes, [0; 4096]);
+}
+
+/// mmap(2): MAP_SHARED mappings and read(2) see one page cache.
+#[test]
+fn mappings_and_reads_see_the_same_bytes() {
+    let mut file = unnamed();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 4096).expect("fallocate");
+    let (one, other) = (map(&file, 4096), map(&file, 4096));
+    file.write_all(b"seen").expect("a write");
+    for raw in [&one, &other] {
+        // A read through /proc needs no unsafe code: the kernel copies out of the mapping.
+        let memory = File::open("/proc/self/mem").expect("/proc");
+        let mut bytes = [0; 4];
+        memory
+            .read_exact_at(&mut bytes, raw.as_ptr() as u64)
+            .expect("the mapping");
+        assert_eq!(&bytes, b"seen");
+    }
+    let memory = File::options()
+        .write(true)
+        .open("/proc/self/mem")
+        .expect("/proc");
+    memory
+        .write_all_at(b"also", one.as_mut_ptr() as u64)
+        .expect("the mapping");
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, 0).expect("a read");
+    assert_eq!(&bytes, b"also");
+}
+
+/// flock(2): the lock belongs to the open file description. A duplicate keeps it, another open of
+/// the same file is a stranger even in the same process, and the last close frees it.
+#[test]
+fn a_lock_belongs_to_the_open_file_description() {
+    let file = unnamed();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let other = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("another description");
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).expect("the lock");
+    let duplicate = file.try_clone().expect("a duplicate");
+    drop(file);
+    let shared = rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared);
+    assert_eq!(shared, Err(Errno::WOULDBLOCK));
+    drop(duplicate);
+    rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared).expect("a free lock");
+}
+
+/// memfd_create(2): a sealed page keeps its size, so no access to it can raise SIGBUS.
+#[test]
+fn a_sealed_page_cannot_shrink() {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let page: OwnedFd = rustix::fs::memfd_create("test", flags).expect("a memfd");
+    rustix::fs::ftruncate(&page, 4096).expect("its size");
+    rustix::fs::fcntl_add_seals(&page, SealFlags::SHRINK).expect("seals");
+    assert_eq!(rustix::fs::ftruncate(&page, 0), Err(Errno::PERM));
+}
+
+/// eventfd(2): it stays readable until it is read, so a ring before the sleep is not lost, and it
+/// never hangs up, so a lifeline is needed beside it.
+#[test]
+fn a_doorbell_stays_rung_and_never_hangs_up() {
+    use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let ready = |bell: &OwnedFd| {
+        let mut set = [PollFd::new(bell, PollFlags::IN)];
+        poll(&mut set, Some(&now)).expect("poll")
+    };
+    assert_eq!(ready(&bell), 0);
+    let duplicate = bell.as_fd().try_clone_to_owned().expect("a duplicate");
+    rustix::io::write(&duplicate, &1u64.to_ne_bytes()).expect("a ring");
+    drop(duplicate);
+    assert_eq!((ready(&bell), ready(&bell)), (1, 1));
+    rustix::io::read(&bell, &mut [0; 8]).expect("quiet");
+    assert_eq!(ready(&bell), 0);
+}

@@ -1,0 +1,399 @@
+//! The named log in one process: replay, rotation, recovery from every truncation and every
+//! flipped bit.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipc_core::{OpenError, Receiver as _, RecvError, SendError, Wait};
+use ipc_file::{Durability, Follower, Log, Options, Start};
+
+/// A directory of one test's own, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ipc-file-{test}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> Options {
+    Options::default().capacity(2048)
+}
+
+fn message(number: usize) -> Vec<u8> {
+    (0..number % 40).map(|at| (number * 7 + at) as u8).collect()
+}
+
+/// Everything from the start on, and how it ended.
+fn read_all(log: &Path, start: Start) -> (Vec<Vec<u8>>, RecvError) {
+    let mut follower = Follower::open(log, start, &small()).expect("a log to follow");
+    let mut found = Vec::new();
+    let mut buffer = Vec::new();
+    loop {
+        match follower.recv_vec(&mut buffer, Wait::Never) {
+            Ok(()) => found.push(buffer.clone()),
+            Err(error) => return (found, error),
+        }
+    }
+}
+
+fn segment(log: &Path, number: u64) -> PathBuf {
+    log.join(format!("{number:016x}"))
+}
+
+#[test]
+fn several_followers_replay_from_different_places() {
+    let scratch = Scratch::new("followers");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let written: Vec<_> = (0..500).map(message).collect();
+    let seqs: Vec<_> = written
+        .iter()
+        .map(|m| log.append(m).expect("room"))
+        .collect();
+    assert_eq!(seqs, (0..500).collect::<Vec<_>>());
+
+    for from in [0, 1, 77, 250, 499, 500] {
+        let (found, end) = read_all(&scratch.log(), Start::Sequence(from));
+        assert!(found == written[from as usize..], "from {from}");
+        assert!(matches!(end, RecvError::Empty), "{end:?}");
+    }
+    let mut late = Follower::open(scratch.log(), Start::End, &small()).expect("a follower");
+    assert!(matches!(late.try_recv(&mut [0; 64]), Err(RecvError::Empty)));
+    log.append(b"news").expect("room");
+    let mut buffer = [0; 64];
+    assert_eq!(late.try_recv(&mut buffer).expect("news"), 4);
+    assert_eq!(late.last_sequence(), Some(500));
+    drop(log);
+    assert!(matches!(late.recv(&mut buffer), Err(RecvError::Closed)));
+    assert!(
+        matches!(late.recv(&mut buffer), Err(RecvError::Closed)),
+        "and it stays so"
+    );
+
+    let beyond = Follower::open(scratch.log(), Start::Sequence(9999), &small());
+    assert!(
+        matches!(beyond, Err(OpenError::Invalid { .. })),
+        "{beyond:?}"
+    );
+}
+
+#[test]
+fn the_log_goes_on_where_it_ended() {
+    let scratch = Scratch::new("reopen");
+    for round in 0..20u8 {
+        let mut log = Log::open(scratch.log(), &small()).expect("the log again");
+        assert!(
+            log.recovery().clean && log.recovery().cut == 0,
+            "{:?}",
+            log.recovery()
+        );
+        for _ in 0..17 {
+            log.append(&[round; 33]).expect("room");
+        }
+    }
+    let (found, end) = read_all(&scratch.log(), Start::Oldest);
+    let expected: Vec<_> = (0..20u8)
+        .flat_map(|round| vec![vec![round; 33]; 17])
+        .collect();
+    assert!(found == expected);
+    assert!(matches!(end, RecvError::Closed), "{end:?}");
+}
+
+#[test]
+fn consumed_segments_can_be_removed() {
+    let scratch = Scratch::new("remove");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    for number in 0..1000u64 {
+        log.append(&number.to_le_bytes()).expect("room");
+    }
+    let before = log.length().expect("its length");
+    assert!(
+        before.apparent > 4096 && before.allocated >= before.apparent,
+        "{before:?}"
+    );
+    let mut slow = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+
+    let removed = log.remove_before(700).expect("removal");
+    assert!(removed > 0);
+    let after = log.length().expect("its length");
+    assert_eq!(before.apparent - after.apparent, 4096 * removed as u64);
+
+    let (found, _) = read_all(&scratch.log(), Start::Sequence(700));
+    assert_eq!(found.len(), 300);
+    let gone = Follower::open(scratch.log(), Start::Sequence(0), &small());
+    assert!(matches!(gone, Err(OpenError::Invalid { .. })), "{gone:?}");
+    // Whoever was in a removed segment reads it to its end and then learns of the gap.
+    let mut buffer = [0; 64];
+    let mut read = 0u64;
+    let end = loop {
+        match slow.try_recv(&mut buffer) {
+            Ok(8) => assert_eq!(
+                u64::from_le_bytes(buffer[..8].try_into().expect("8 bytes")),
+                read
+            ),
+            Ok(len) => panic!("a message of {len} B"),
+            Err(error) => break error,
+        }
+        read += 1;
+    };
+    assert!(
+        read > 0 && matches!(end, RecvError::Corrupt { .. }),
+        "{read} {end:?}"
+    );
+    drop(log);
+    let log = Log::open(scratch.log(), &small()).expect("a log that begins late");
+    assert!(log.recovery().clean);
+}
+
+#[test]
+fn a_log_has_one_writer() {
+    let scratch = Scratch::new("writers");
+    let log = Log::open(scratch.log(), &small()).expect("a new log");
+    let second = Log::open(scratch.log(), &small());
+    assert!(matches!(second, Err(OpenError::NameInUse)), "{second:?}");
+    drop(log);
+    Log::open(scratch.log(), &small()).expect("the lock is free again");
+}
+
+#[test]
+fn what_is_not_ours_is_refused() {
+    let scratch = Scratch::new("squat");
+    let refused = |what: &str| {
+        for outcome in [
+            Log::open(scratch.log(), &small()).map(drop),
+            Follower::open(scratch.log(), Start::Oldest, &small()).map(drop),
+        ] {
+            assert!(
+                matches!(outcome, Err(OpenError::Untrusted { .. })),
+                "{what}: {outcome:?}"
+            );
+        }
+    };
+    fs::write(scratch.log(), b"a file").expect("a file");
+    refused("a file");
+    fs::remove_file(scratch.log()).expect("removal");
+
+    fs::create_dir(scratch.0.join("elsewhere")).expect("a directory");
+    std::os::unix::fs::symlink("elsewhere", scratch.log()).expect("a link");
+    refused("a link");
+    fs::remove_file(scratch.log()).expect("removal");
+
+    fs::create_dir(scratch.log()).expect("a directory");
+    fs::set_permissions(scratch.log(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    refused("a directory that others can read");
+    fs::set_permissions(scratch.log(), fs::Permissions::from_mode(0o700)).expect("chmod");
+
+    fs::write(scratch.log().join("control"), [0; 4096]).expect("a file");
+    let open = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(scratch.log().join("control"), open).expect("chmod");
+    refused("a control page that others can write");
+}
+
+#[test]
+fn a_batch_is_one_call_for_many() {
+    let scratch = Scratch::new("batch");
+    let options = small().durability(Durability::PowerLoss);
+    let mut log = Log::open(scratch.log(), &options).expect("a new log");
+    let written: Vec<_> = (0..300).map(message).collect();
+    let batch: Vec<_> = written.iter().map(|m| IoSlice::new(m)).collect();
+    assert_eq!(log.append_batch(&batch).expect("room"), 300);
+    let (found, _) = read_all(&scratch.log(), Start::Oldest);
+    assert!(found == written);
+    log.sync().expect("a disk");
+}
+
+#[test]
+fn too_long_is_refused_whole() {
+    let scratch = Scratch::new("long");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let max = ipc_core::Sender::limits(&log).max_message;
+    log.append(&vec![1; max]).expect("the longest");
+    log.append(&vec![2; max]).expect("the longest again");
+    let refused = log.append(&vec![3; max + 1]);
+    assert!(
+        matches!(refused, Err(SendError::TooLong { .. })),
+        "{refused:?}"
+    );
+    log.append(b"after").expect("room");
+    let (found, _) = read_all(&scratch.log(), Start::Oldest);
+    assert_eq!(
+        found.iter().map(Vec::len).collect::<Vec<_>>(),
+        [max, max, 5]
+    );
+}
+
+#[test]
+fn deadlines_hold_and_a_small_buffer_loses_nothing() {
+    let scratch = Scratch::new("deadline");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let begun = Instant::now();
+    let timeout = Duration::from_millis(70);
+    let outcome = follower.recv_timeout(&mut [0; 64], timeout);
+    assert!(matches!(outcome, Err(RecvError::TimedOut)), "{outcome:?}");
+    assert!(begun.elapsed() >= timeout, "{:?}", begun.elapsed());
+
+    log.append(&[5; 40]).expect("room");
+    let small = follower.try_recv(&mut [0; 39]);
+    assert!(
+        matches!(small, Err(RecvError::BufferTooSmall { needed: 40 })),
+        "{small:?}"
+    );
+    assert_eq!(
+        follower.try_recv(&mut [0; 40]).expect("the same message"),
+        40
+    );
+}
+
+/// A log of ten records in one segment, closed without a farewell as far as `bytes` goes.
+fn ten_records(scratch: &Scratch) -> (Vec<Vec<u8>>, Vec<u8>, usize) {
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let written: Vec<_> = (1..=10).map(|n| vec![n as u8; n * 5]).collect();
+    for message in &written {
+        log.append(message).expect("room");
+    }
+    // Read while the writer lives: there is no farewell yet.
+    let bytes = fs::read(segment(&scratch.log(), 0)).expect("the segment");
+    let used = bytes.iter().rposition(|&byte| byte != 0).expect("records") + 1;
+    drop(log);
+    (written, bytes, used)
+}
+
+#[test]
+fn every_truncation_leaves_a_prefix() {
+    let scratch = Scratch::new("truncation");
+    let (written, bytes, used) = ten_records(&scratch);
+    let path = segment(&scratch.log(), 0);
+    let mut lengths = Vec::new();
+    for len in (64..=used).chain([bytes.len() - 1]) {
+        fs::write(&path, &bytes[..len]).expect("a truncated segment");
+        let log = Log::open(scratch.log(), &small()).expect("a torn tail is cut");
+        let (found, _) = read_all(&scratch.log(), Start::Oldest);
+        assert!(
+            written.starts_with(&found),
+            "{len} bytes gave something else"
+        );
+        assert!(!log.recovery().clean);
+        drop(log);
+        lengths.push(found.len());
+    }
+    assert!(lengths.is_sorted(), "{lengths:?}");
+    assert_eq!((lengths[0], lengths[lengths.len() - 1]), (0, 10));
+    for len in 0..64 {
+        fs::write(&path, &bytes[..len]).expect("a truncated header");
+        let log = Log::open(scratch.log(), &small()).map_err(io_kind);
+        assert_eq!(
+            log.err(),
+            Some(Some(io::ErrorKind::InvalidData)),
+            "{len} bytes"
+        );
+    }
+}
+
+fn io_kind(error: OpenError) -> Option<io::ErrorKind> {
+    match error {
+        OpenError::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
+}
+
+#[test]
+fn no_flipped_bit_is_silent() {
+    let scratch = Scratch::new("flip");
+    let (written, bytes, used) = ten_records(&scratch);
+    let path = segment(&scratch.log(), 0);
+    let (mut refused, mut cut, mut harmless) = (0, 0, 0);
+    for bit in 0..used * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &flipped).expect("a damaged segment");
+        match Log::open(scratch.log(), &small()) {
+            Err(error) => {
+                assert_eq!(
+                    io_kind(error),
+                    Some(io::ErrorKind::InvalidData),
+                    "bit {bit}"
+                );
+                refused += 1;
+            }
+            Ok(log) => {
+                let lost = log.recovery().cut;
+                let (found, _) = read_all(&scratch.log(), Start::Oldest);
+                if lost > 0 {
+                    assert!(
+                        found == written[..9],
+                        "bit {bit} cost more than the last record"
+                    );
+                    cut += 1;
+                } else {
+                    // The padding behind a payload belongs to no record.
+                    assert!(found == written, "bit {bit} went unnoticed");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        refused > 8 * cut && cut > 0 && harmless < used,
+        "{refused} {cut} {harmless}"
+    );
+}
+
+#[test]
+fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
+    let scratch = Scratch::new("middle");
+    let (written, _, _) = ten_records(&scratch);
+    let path = segment(&scratch.log(), 0);
+    let file = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("the segment");
+    // The third record: header 64, then 16 + 5 and 16 + 10 bytes rounded up, then its own 16.
+    file.write_all_at(b"?", 64 + 24 + 32 + 16).expect("damage");
+    let (found, end) = read_all(&scratch.log(), Start::Oldest);
+    assert!(
+        found == written[..2] && matches!(end, RecvError::Corrupt { .. }),
+        "{end:?}"
+    );
+
+    let strict = Log::open(scratch.log(), &small()).map_err(io_kind);
+    assert_eq!(strict.err(), Some(Some(io::ErrorKind::InvalidData)));
+    let mut log = Log::open(scratch.log(), &small().salvage(true)).expect("what is left");
+    assert!(log.recovery().cut > 0);
+    log.append(b"new").expect("room");
+    let (found, _) = read_all(&scratch.log(), Start::Oldest);
+    assert_eq!(
+        found,
+        [written[0].clone(), written[1].clone(), b"new".to_vec()]
+    );
+}
+
+#[test]
+fn a_full_file_system_is_a_limit() {
+    // Where /dev/shm is a tmpfs, it refuses at once what exceeds it; elsewhere nothing is shown.
+    let shm = Path::new("/dev/shm");
+    if rustix::fs::statfs(shm).is_ok_and(|fs| fs.f_type == 0x0102_1994) {
+        let path = shm.join(format!("ipc-file-full-{}", std::process::id()));
+        let log = Log::open(&path, &Options::default().capacity(1 << 39));
+        assert!(matches!(log, Err(OpenError::Limit(_))), "{log:?}");
+        // Nothing of the attempt is in the way of the next.
+        Log::open(&path, &small()).expect("a smaller log");
+        fs::remove_dir_all(&path).expect("removal");
+    }
+}

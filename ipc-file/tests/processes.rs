@@ -1,0 +1,372 @@
+//! What is peculiar to logs, between real processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipc_core::{
+    Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, SendError, Sender as _, Wait,
+};
+use ipc_file::{FileLog, Follower, Log, Options, Receiver, Sender, Start};
+use ipc_process::Process;
+use rustix::process::{Resource, Rlimit};
+
+ipc_process::test_support!();
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ipc-file-{test}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> Options {
+    Options::default().capacity(2048)
+}
+
+/// A message whose length and content follow from its number.
+fn message(number: u64) -> Vec<u8> {
+    let len = (number.wrapping_mul(0x9E37_79B9) >> 7) as usize % 90;
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.extend((0..len).map(|at| (number as usize * 31 + at) as u8));
+    bytes
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let number = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
+    assert!(
+        bytes == message(number),
+        "message {number} is not what was sent"
+    );
+    number
+}
+
+/// Appends until it is killed, and tells what it has committed.
+fn append_for_ever(log: PathBuf, from: u64, mut committed: Sender) {
+    let mut log = Log::open(log, &small()).expect("the log");
+    for next in from.. {
+        log.append(&message(next)).expect("room");
+        if committed.send(&next.to_le_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Kills a writer at whatever instruction it is at, again and again, on one and the same log. Every
+/// record that it had committed is there, whole and in order, and at most one more.
+#[test]
+fn a_killed_writer_leaves_whole_records() {
+    let scratch = Scratch::new("kill");
+    let mut written = 0;
+    let mut live = None;
+    for round in 0..40u64 {
+        let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
+        let writer = Process::new(append_for_ever, (scratch.log(), written, tx))
+            .start()
+            .expect("a writer");
+        let mut buffer = [0; 128];
+        let mut last = None;
+        // Between one and some hundreds of records; where in the next one is left to chance.
+        for _ in 0..=(round * 7919) % 300 {
+            assert_eq!(rx.recv_timeout(&mut buffer, PATIENCE).expect("a commit"), 8);
+            last = Some(u64::from_le_bytes(buffer[..8].try_into().expect("8 bytes")));
+        }
+        writer.kill().expect("SIGKILL");
+        let ended = loop {
+            match rx.recv_timeout(&mut buffer, PATIENCE) {
+                Ok(_) => last = Some(u64::from_le_bytes(buffer[..8].try_into().expect("8 bytes"))),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(ended, RecvError::PeerDied), "{ended:?}");
+        let _ = writer.wait();
+
+        let follower = live.get_or_insert_with(|| {
+            Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower")
+        });
+        let begun = Instant::now();
+        let ended = loop {
+            match follower.recv_timeout(&mut buffer, PATIENCE) {
+                Ok(len) => {
+                    assert_eq!(number(&buffer[..len]), written);
+                    written += 1;
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(ended, RecvError::PeerDied), "{ended:?}");
+        assert!(begun.elapsed() < PATIENCE);
+        let committed = last.expect("at least one") + 1;
+        assert!(
+            (committed..=committed + 1).contains(&written),
+            "{written} of {committed}"
+        );
+    }
+    let log = Log::open(scratch.log(), &small()).expect("the log");
+    assert_eq!((log.recovery().clean, log.recovery().cut), (false, 0));
+    assert_eq!(log.next_sequence(), written);
+}
+
+/// Reads the log from the start on until the writer ends, and gives how many records there were.
+fn follow(log: PathBuf, from: u64) -> u64 {
+    let mut follower = Follower::open(log, Start::Sequence(from), &small()).expect("the log");
+    let mut buffer = [0; 128];
+    let mut count = 0;
+    loop {
+        match follower.recv_timeout(&mut buffer, PATIENCE) {
+            Ok(len) => assert_eq!(number(&buffer[..len]), from + count),
+            Err(RecvError::Closed) => return count,
+            Err(error) => panic!("{error}"),
+        }
+        count += 1;
+    }
+}
+
+#[test]
+fn followers_in_other_processes_are_independent() {
+    const COUNT: u64 = 20_000;
+    let scratch = Scratch::new("independent");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    for next in 0..1000 {
+        log.append(&message(next)).expect("room");
+    }
+    let followers: Vec<_> = [0, 1, 500, 1000]
+        .map(|from| {
+            let process = Process::new(follow, (scratch.log(), from))
+                .start()
+                .expect("a follower");
+            (from, process)
+        })
+        .into();
+    for next in 1000..COUNT {
+        log.append(&message(next)).expect("room");
+    }
+    // The farewell waits until all of them had a chance to be in the middle of the log.
+    drop(log);
+    for (from, process) in followers {
+        assert_eq!(process.join().expect("a count"), COUNT - from);
+    }
+}
+
+/// Opens the log, says so and stays until it is killed.
+fn hold(log: PathBuf, mut ready: Sender) {
+    let _log = Log::open(log, &small()).expect("the log");
+    ready.send(b"").expect("a parent");
+    let (_tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
+    let _ = rx.recv(&mut []);
+}
+
+#[test]
+fn a_live_writer_keeps_the_log_and_a_dead_one_frees_it() {
+    let scratch = Scratch::new("hold");
+    let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
+    let writer = Process::new(hold, (scratch.log(), tx))
+        .start()
+        .expect("a writer");
+    rx.recv_timeout(&mut [], PATIENCE)
+        .expect("the writer is there");
+    let second = Log::open(scratch.log(), &small());
+    assert!(matches!(second, Err(OpenError::NameInUse)), "{second:?}");
+
+    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    assert!(matches!(follower.try_recv(&mut []), Err(RecvError::Empty)));
+    writer.kill().expect("SIGKILL");
+    let killed = Instant::now();
+    let ended = follower.recv_timeout(&mut [], PATIENCE);
+    assert!(matches!(ended, Err(RecvError::PeerDied)), "{ended:?}");
+    assert!(
+        killed.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        killed.elapsed()
+    );
+    Log::open(scratch.log(), &small()).expect("the lock is free");
+}
+
+/// Appends under a limit on the size of files until it is met; what the limit was called.
+fn append_to_the_limit(log: PathBuf) -> (u64, String) {
+    let soft = Rlimit {
+        current: Some(8192),
+        maximum: Some(8192),
+    };
+    rustix::process::setrlimit(Resource::Fsize, soft).expect("a lower limit");
+    let too_large = Log::open(log.join("x"), &small().capacity(1 << 20));
+    assert!(
+        matches!(too_large, Err(OpenError::NotFound)),
+        "{too_large:?}"
+    );
+    let too_large = Log::open(&log, &small().capacity(1 << 20));
+    let Err(OpenError::Limit(limit)) = too_large else {
+        panic!("{too_large:?}");
+    };
+    let mut log = Log::open(&log, &small()).expect("small segments");
+    let mut count = 0;
+    while count < 500 {
+        log.append(&message(count)).expect("each segment is small");
+        count += 1;
+    }
+    (count, limit.name.to_owned())
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
+    let scratch = Scratch::new("fsize");
+    let process = Process::new(append_to_the_limit, (scratch.log(),))
+        .start()
+        .expect("a writer");
+    assert_eq!(
+        process.join().expect("no SIGXFSZ"),
+        (500, "RLIMIT_FSIZE".to_owned())
+    );
+    assert_eq!(follow(scratch.log(), 0), 500);
+}
+
+/// Fills a log on a small file system of its own: what the error was, and how many records there
+/// were before it.
+fn append_until_full(log: PathBuf) -> u64 {
+    let mut log = Log::open(log, &small()).expect("a new log");
+    for next in 0.. {
+        match log.append(&message(next)) {
+            Ok(seq) => assert_eq!(seq, next),
+            Err(SendError::Limit(_)) => {
+                // Again: nothing of the attempt was appended, and nothing broke.
+                let again = log.append(&message(next));
+                assert!(matches!(again, Err(SendError::Limit(_))), "{again:?}");
+                return next;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    0
+}
+
+#[test]
+fn a_full_disk_in_the_middle_of_a_log_tears_nothing() {
+    let scratch = Scratch::new("full");
+    fs::create_dir(scratch.log()).expect("a mount point");
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "none"])
+        .arg(scratch.log())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        // Mounting takes CAP_SYS_ADMIN; without it only /dev/shm's refusal is shown, in log.rs.
+        return;
+    }
+    let count = append_until_full(scratch.log());
+    assert!(count > 100, "{count}");
+    let all = read_numbers(&scratch.log());
+    let unmounted = std::process::Command::new("umount")
+        .arg(scratch.log())
+        .status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+    assert!(
+        all.iter().copied().eq(0..count),
+        "{count} records, {} read",
+        all.len()
+    );
+}
+
+fn read_numbers(log: &Path) -> Vec<u64> {
+    let mut follower = Follower::open(log, Start::Oldest, &small()).expect("a follower");
+    let mut buffer = [0; 128];
+    let mut all = Vec::new();
+    while let Ok(len) = follower.recv_with(&mut buffer, Wait::Never) {
+        all.push(number(&buffer[..len]));
+    }
+    all
+}
+
+#[test]
+fn parts_of_something_else_are_refused() {
+    let refuse = |change: &dyn Fn(&mut Parts)| {
+        let (sender, receiver) = FileLog::pair(&small()).expect("a channel");
+        let mut parts = receiver.into_parts().expect("parts");
+        change(&mut parts);
+        let outcome = Receiver::from_parts(parts);
+        let refused = matches!(
+            outcome,
+            Err(OpenError::Untrusted { .. } | OpenError::Incompatible { .. })
+        );
+        assert!(refused, "{outcome:?}");
+        drop(sender);
+    };
+    refuse(&|parts| parts.data[0] ^= 3);
+    refuse(&|parts| drop(parts.data.pop()));
+    refuse(&|parts| parts.data.push(0));
+    refuse(&|parts| drop(parts.descriptors.pop()));
+    // Another segment size than the file's, a position within the header, one that could wrap.
+    refuse(&|parts| parts.data[2] ^= 0x10);
+    refuse(&|parts| parts.data[25..33].fill(0));
+    refuse(&|parts| parts.data[25..33].fill(0xF8));
+    for at in 0..5 {
+        refuse(&|parts| {
+            let null = fs::File::open("/dev/null").expect("/dev/null");
+            parts.descriptors[at] = null.into();
+        });
+        refuse(&|parts| parts.descriptors.rotate_left(1 + at % 4));
+    }
+}
+
+#[test]
+fn a_log_that_a_hostile_sender_writes_is_corrupt_and_no_more() {
+    use std::os::unix::fs::FileExt;
+    // Words that would be a skip, a farewell with a payload, a record beyond the segment, another
+    // kind, a good length with a wrong checksum.
+    for word in [
+        3 << 28,
+        2 << 28 | 8,
+        1 << 28 | 0xFFF_FFFF,
+        9 << 28,
+        1 << 28 | 4,
+        u64::MAX,
+        1,
+    ] {
+        let (sender, mut receiver) = FileLog::pair(&small()).expect("a channel");
+        let parts = sender.to_parts().expect("parts");
+        let log = fs::File::from(parts.descriptors.into_iter().next().expect("the log"));
+        log.write_all_at(&word.to_le_bytes(), 64)
+            .expect("a hostile word");
+        let mut buffer = [0; 128];
+        for _ in 0..2 {
+            let outcome = receiver.recv_timeout(&mut buffer, PATIENCE);
+            assert!(
+                matches!(outcome, Err(RecvError::Corrupt { .. })),
+                "{word:#x}: {outcome:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_claims_too_much_is_corrupt() {
+    use std::os::unix::fs::FileExt;
+    let (mut sender, receiver) = FileLog::pair(&small()).expect("a channel");
+    let parts = receiver.to_parts().expect("parts");
+    let control = fs::File::from(parts.descriptors.into_iter().nth(1).expect("the page"));
+    control
+        .write_all_at(&(1u64 << 40).to_le_bytes(), 0)
+        .expect("a hostile position");
+    let outcome = loop {
+        if let Err(error) = sender.try_send(&[0; 100]) {
+            break error;
+        }
+    };
+    assert!(matches!(outcome, SendError::Corrupt { .. }), "{outcome:?}");
+}
