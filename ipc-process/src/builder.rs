@@ -116,7 +116,7 @@ impl<F, A> Unstarted<F, A> {
     ///
     /// It inherits the standard streams, the working directory, the umask, resource limits and
     /// ignored signals other than SIGCHLD and SIGPIPE; no descriptor but those in its arguments;
-    /// no signal is blocked in it.
+    /// no signal is blocked in it. Of the program's arguments it sees the first, the name.
     ///
     /// # Errors
     /// As [`StartError`] says; no process is left then, and channel ends in the arguments are

@@ -52,9 +52,10 @@ pub(crate) fn run(
                 ],
                 Wait::Forever,
             )?;
-            match child.try_reap()? {
-                Some(_) => Err(io::ErrorKind::BrokenPipe.into()),
-                None => Ok(()),
+            if child.has_ended() {
+                Err(io::ErrorKind::BrokenPipe.into())
+            } else {
+                Ok(())
             }
         },
     );
@@ -71,12 +72,10 @@ fn wait_for_hello(child: &Child, control: &Control) -> Result<Frame, StartError>
     let last = Wait::at_most(PATIENCE_WITH_STARVED);
     loop {
         // Asked before the socket is read: what it sent before its end is there by then.
-        let ended = child
-            .try_reap()
-            .map_err(|error| StartError::io("waitid", error))?;
+        let ended = child.has_ended();
         match control.try_recv(&mut pending) {
             Ok(Some(frame)) => return Ok(frame),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ended.is_none() => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(StartError::io("recvmsg", error));
             }

@@ -90,7 +90,7 @@ impl<R> Process<R> {
     /// Whether it has not ended yet. A stopped process is alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        matches!(self.child.try_reap(), Ok(None))
+        !self.child.has_ended()
     }
 
     /// Waits until it has ended; again and from any thread.
@@ -149,7 +149,7 @@ impl<R> Process<R> {
         let mut pending: Vec<OwnedFd> = Vec::new();
         loop {
             // Asked before the socket is read: what it sent before its end is there by then.
-            let ended = self.child.try_reap().is_ok_and(|status| status.is_some());
+            let ended = self.child.has_ended();
             match self.control.try_recv(&mut pending) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,

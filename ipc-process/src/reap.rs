@@ -42,7 +42,13 @@ impl Child {
         }
     }
 
-    /// Reaps the child if it has ended. `Ok(None)` while it lives.
+    /// Whether it has ended, reaped or not: it runs no more code and sends nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        poll([(self.pidfd.as_fd(), Interest::Read)], Wait::Never) == Ok(Polled::Ready)
+    }
+
+    /// Reaps the child if it has ended. `Ok(None)` while it lives, and for a moment while a
+    /// tracer or another wait holds it.
     pub(crate) fn try_reap(&self) -> io::Result<Option<ExitStatus>> {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.is_none() {
