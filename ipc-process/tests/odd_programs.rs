@@ -199,3 +199,52 @@ fn more_descriptors_than_the_starter_may_have_are_an_error() {
     assert!(told.contains("RLIMIT_NOFILE"), "{told}");
     assert!(nothing_left);
 }
+
+/// Holds a process as a debugger does, says so, and lets go when told.
+fn hold(pid: i32, says: Fd) -> bool {
+    let no_argument = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: seizing changes nothing in the other process's memory.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, no_argument, no_argument) } == 0;
+    std::fs::File::from(says.0).write_all(b"!").unwrap();
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    seized
+}
+
+#[test]
+fn a_process_whose_end_a_debugger_holds_is_waited_for_at_rest() {
+    fn program() -> (Option<String>, bool, f64) {
+        let held = Process::new(|| -> () { common::forever() }, ())
+            .daemon(true)
+            .start()
+            .unwrap();
+        let (mut said, says) = std::io::pipe().unwrap();
+        let (stdin, mut tell) = std::io::pipe().unwrap();
+        let arguments = (held.pid().cast_signed(), Fd(OwnedFd::from(says)));
+        let debugger = Process::new(hold, arguments)
+            .stdin(OwnedFd::from(stdin))
+            .start()
+            .unwrap();
+        said.read_exact(&mut [0]).unwrap();
+        held.kill().unwrap();
+        let seconds = || {
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+        };
+        let before = seconds();
+        let status = held
+            .wait_timeout(std::time::Duration::from_millis(300))
+            .unwrap();
+        let used = seconds() - before;
+        let alive = held.is_alive();
+        tell.write_all(b"!").unwrap();
+        // Not everybody may be a debugger (Yama, ptrace(2)): then there was nothing to hold.
+        let seized = debugger.join().unwrap();
+        assert_eq!(status.is_none(), seized);
+        let told = held.join().err().map(|error| error.to_string());
+        (told, alive && seized, used)
+    }
+    let (told, alive, used) = Process::new(program, ()).start().unwrap().join().unwrap();
+    assert_eq!(told.as_deref(), Some("the process was ended by signal 9"));
+    assert!(!alive);
+    assert!(used < 0.1, "{used} s of processor time in 0.3 s of waiting");
+}
