@@ -99,7 +99,10 @@ impl Receiver {
                 Some(Peer::Died) => return Err(RecvError::PeerDied),
                 Some(_) => return Err(RecvError::Closed),
                 None if wait == Wait::Never => return Err(RecvError::Empty),
-                None if polled == Polled::TimedOut => return Err(RecvError::TimedOut),
+                // The clock too: a hostile peer could keep the queue readable without a message.
+                None if polled == Polled::TimedOut || wait.is_over() => {
+                    return Err(RecvError::TimedOut);
+                }
                 None => {}
             }
             let watched = [

@@ -141,7 +141,7 @@ impl Sender {
             if wait == Wait::Never {
                 return Err(SendError::Full);
             }
-            if polled == Polled::TimedOut {
+            if polled == Polled::TimedOut || wait.is_over() {
                 return Err(SendError::TimedOut);
             }
             let watched = [

@@ -259,3 +259,85 @@ fn a_named_queue_is_shared_by_processes_that_know_only_its_name() {
     }
     process.join().unwrap();
 }
+
+/// The sleep inside the queue is deaf to the lifeline: the sentinel must end it whenever the peer
+/// goes, before the sleep, at its beginning, or with the queue full or empty.
+#[test]
+fn no_end_sleeps_on_when_its_peer_goes_at_any_moment() {
+    let options = small(WaitStrategy::Block);
+    for round in 0..400u32 {
+        let (mut tx, mut rx) = MessageQueue::pair(&options).unwrap();
+        let committed = u64::from(round % 5);
+        for n in 0..committed.min(4) {
+            tx.try_send(&message(n)).unwrap();
+        }
+        let spin = move || (0..round * 50).for_each(|_| std::hint::spin_loop());
+        std::thread::scope(|scope| {
+            if round % 2 == 0 {
+                scope.spawn(move || {
+                    spin();
+                    drop(tx);
+                });
+                let mut buffer = [0; 64];
+                let mut received = 0;
+                let end = loop {
+                    match rx.recv(&mut buffer) {
+                        Ok(len) => assert_eq!(buffer[..len], message(received)),
+                        Err(error) => break error,
+                    }
+                    received += 1;
+                };
+                assert!(matches!(end, RecvError::Closed), "{end}");
+                assert_eq!(received, committed.min(4));
+            } else {
+                scope.spawn(move || {
+                    spin();
+                    drop(rx);
+                });
+                let end = loop {
+                    if let Err(error) = tx.send(b"x") {
+                        break error;
+                    }
+                };
+                assert!(matches!(end, SendError::Closed), "{end}");
+            }
+        });
+    }
+}
+
+#[test]
+fn the_sentinel_receives_no_signals_and_leaves_with_no_descriptor_of_an_end() {
+    fn body(round_trips: u32) {
+        for _ in 0..round_trips {
+            let (tx, mut rx) = MessageQueue::pair(&small(WaitStrategy::Block)).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(move || drop(tx));
+                assert!(matches!(rx.recv(&mut [0; 64]), Err(RecvError::Closed)));
+            });
+        }
+    }
+    fn blocked() -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let status = tasks
+            .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+            .find(|status| status.starts_with("Name:\tipc-mqueue\n"))
+            .expect("it was started");
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigBlk:"))
+            .unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    }
+    fn alone() -> (u64, bool) {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        body(1);
+        let before = open();
+        body(200);
+        (blocked(), open() == before)
+    }
+    let (mask, steady) = Process::new(alone, ()).start().unwrap().join().unwrap();
+    assert!(steady, "a descriptor is left");
+    // All but SIGKILL, SIGSTOP and the two that the C library keeps to itself.
+    let blockable = !(1 << 8) & !(1 << 18) & !(0b11 << 31);
+    assert_eq!(mask & blockable, blockable);
+}
