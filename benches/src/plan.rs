@@ -68,7 +68,11 @@ fn group(
         .filter(|i| i.mechanism == mechanism && i.workloads.contains(&workload))
         .flat_map(|i| i.waits.iter().map(move |&wait| (i, wait)))
         .filter(|(_, wait)| belongs(placement, workload, *wait))
-        .filter(|(i, _)| i.id != "floor:memcpy" || is_bulk(size))
+        .filter(|(i, _)| match i.id {
+            "floor:memcpy" => is_bulk(size),
+            // A batch spares the price of a call, which bulk does not feel.
+            id => !id.ends_with(":batch") || !is_bulk(size),
+        })
         .map(|(implementation, wait)| {
             let spec = Spec {
                 implementation: implementation.id.into(),

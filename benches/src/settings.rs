@@ -43,16 +43,19 @@ impl Settings {
     pub(crate) fn read() -> Self {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let has = |option: &str| arguments.iter().any(|argument| argument == option);
-        let quick = env::var("IPC_BENCH_QUICK").is_ok_and(|value| !matches!(&*value, "" | "0"));
+        let measuring = has("--bench")
+            && !["--test", "--list", "--profile-time", "--load-baseline"]
+                .iter()
+                .any(|option| has(option));
+        let asked = env::var("IPC_BENCH_QUICK").is_ok_and(|value| !matches!(&*value, "" | "0"));
+        // `cargo test --benches` only wants to see everything run once.
+        let quick = asked || !has("--bench");
         let seconds = env::var("IPC_BENCH_SECONDS")
             .ok()
             .and_then(|value| value.parse().ok());
         Self {
             quick,
-            measuring: has("--bench")
-                && !["--test", "--list", "--profile-time", "--load-baseline"]
-                    .iter()
-                    .any(|option| has(option)),
+            measuring,
             placements: placements(quick),
             budget: Duration::from_secs(seconds.unwrap_or(if quick { 45 } else { 200 })),
             filter: filter(&arguments),

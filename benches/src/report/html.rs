@@ -37,7 +37,7 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
 const HEAD: &str = include_str!("head.html");
 
 fn heading(placement: Placement, machine: &Machine) -> String {
-    match (placement, &machine.pinned_to[..]) {
+    match (placement, machine.pinned_to) {
         (Placement::TwoCores, [a, b]) => format!("One process a core (CPUs {a} and {b})"),
         (Placement::OneCore, [a, ..]) => format!("Both processes on one core (CPU {a})"),
         _ => "Wherever the scheduler puts them".into(),

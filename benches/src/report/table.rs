@@ -56,7 +56,7 @@ pub(super) fn caption(machine: &Machine, row: &Row) -> String {
         Workload::Rtt => "IPC round trip",
         Workload::Throughput => "IPC one way",
     };
-    let cpus = match (row.placement, &machine.pinned_to[..]) {
+    let cpus = match (row.placement, machine.pinned_to) {
         (Placement::TwoCores, [a, b]) => format!("two cores, CPUs {a} and {b}"),
         (Placement::OneCore, [a, ..]) => format!("one core, CPU {a}"),
         (placement, _) => placement.to_string(),
