@@ -11,8 +11,12 @@ mod scratch;
 mod storm;
 mod timing;
 
+pub mod death;
 pub mod ending;
+pub mod handoff;
+pub mod names;
 pub mod order;
+pub mod resources;
 pub mod sizes;
 pub mod syscalls;
 pub mod waiting;

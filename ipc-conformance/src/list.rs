@@ -1,6 +1,6 @@
 /// Runs the whole suite on a channel family: one `#[test]` a case. Stands alone in a test target.
 ///
-/// ```ignore
+/// ```text
 /// ipc_conformance::conformance_tests!(ipc_pipe::Pipe);
 /// ```
 #[macro_export]
@@ -40,6 +40,41 @@ macro_rules! conformance_tests {
                 a_waiting_receiver_learns_that_the_sender_closed
                 a_sender_learns_that_the_receiver_closed
                 a_sender_waiting_for_room_learns_that_the_receiver_closed
+            }
+            death {
+                what_a_killed_sender_committed_arrives_before_its_death_is_told
+                a_sender_survives_the_kill_of_its_receiver_and_learns_of_it
+                a_receiver_that_waits_learns_of_the_death_in_time
+                a_sender_that_waits_learns_of_the_death_in_time
+                a_stopped_sender_is_not_dead
+                a_stopped_receiver_is_not_dead
+            }
+            names {
+                a_name_where_nobody_listens_is_not_found
+                a_listener_whom_nobody_visits_times_out
+                a_visitor_finds_a_listener_by_name
+                a_visitor_waits_for_a_listener_that_comes_later
+                a_name_that_was_closed_is_free_again
+                a_name_can_be_used_again_after_its_listener_was_killed
+                a_name_goes_on_after_its_visitor_was_killed
+                a_live_name_is_never_stolen
+                a_directory_that_others_may_write_to_is_refused
+                a_squatted_name_is_refused_and_left_untouched
+                what_stands_at_a_name_is_closed_to_others
+            }
+            handoff {
+                a_sender_moves_to_another_process_and_on_to_a_third
+                a_receiver_moves_to_another_process_and_on_to_a_third
+                messages_on_their_way_move_with_the_receiver
+                parts_that_are_no_end_are_refused
+                ends_work_from_other_threads
+            }
+            resources {
+                ten_thousand_channels_leave_nothing_behind
+                a_thousand_names_leave_nothing_behind
+                processes_that_had_an_end_leave_nothing_behind
+                every_descriptor_is_closed_on_exec
+                a_message_in_the_steady_state_allocates_nothing
             }
         }
     };

@@ -1,0 +1,309 @@
+//! Promises 2, 3 and 4: what a death leaves, and how soon it is known.
+
+use std::time::{Duration, Instant};
+
+use ipc_core::{
+    Channel, End, Receiver as _, RecvError, SendError, Sender as _, Wait, WaitStrategy,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::board::Ledger;
+use crate::content::{self, Random};
+use crate::harness::{Case, longest, pair, small};
+use crate::list::cases;
+use crate::procfs::{pause, until_all};
+use crate::timing::{NOTICE, prompt};
+use crate::waiting::{drain, fill, fills};
+
+/// As often as the issue of a kill needs to meet every moment of a send and a receive.
+const KILLS: u64 = 100;
+
+/// Lines of the ledger.
+const COMMITTED: u64 = 0;
+const RECEIVED: u64 = 1;
+const WRONG: u64 = 2;
+
+/// In most rounds short messages, in some long ones, which are longest in flight.
+fn bound(round: u64, longest: usize) -> usize {
+    if round % 4 == 3 {
+        longest.min(128 << 10)
+    } else {
+        longest.min(200)
+    }
+}
+
+fn size(number: u64, bound: usize) -> usize {
+    1 + Random::new(!number).below(bound)
+}
+
+fn send_until_killed<C: Channel>(case: Case, (tx, ledger, bound): (End<C::Sender>, Ledger, usize)) {
+    let mut tx = tx.into_inner();
+    case.step("sending until killed");
+    let mut message = vec![0; bound];
+    for number in 0.. {
+        let message = &mut message[..size(number, bound)];
+        content::fill(number, message);
+        tx.send(message)
+            .unwrap_or_else(|e| panic!("message {number}: {e}"));
+        // Only now is it committed: noted before, a kill in between would look like a loss.
+        ledger.set(COMMITTED, number + 1);
+    }
+}
+
+fn receive_until_killed<C: Channel>(
+    case: Case,
+    (rx, ledger, bound): (End<C::Receiver>, Ledger, usize),
+) {
+    let mut rx = rx.into_inner();
+    case.step("receiving until killed");
+    let mut buffer = vec![0; bound];
+    for number in 0.. {
+        let got = rx
+            .recv(&mut buffer)
+            .unwrap_or_else(|e| panic!("message {number}: {e}"));
+        if content::check(number, size(number, bound), &buffer[..got]).is_err() {
+            ledger.set(WRONG, number + 1);
+        }
+        ledger.set(RECEIVED, number + 1);
+    }
+}
+
+/// From nothing to 2 ms, short times more often.
+fn moment(random: &mut Random) -> Duration {
+    Duration::from_micros((1 << random.below(12)) as u64 * (random.next() % 1000) / 1000)
+}
+
+fn do_nothing<C: Channel>(case: Case, (_end, _): (End<C::Sender>, ())) {
+    case.step("holding the sender until killed");
+    pause(Duration::from_secs(3600));
+}
+
+fn ignore_messages<C: Channel>(case: Case, (_end, _): (End<C::Receiver>, ())) {
+    case.step("holding the receiver until killed");
+    pause(Duration::from_secs(3600));
+}
+
+/// Kills a process a little later, while this thread waits for what follows; says when.
+fn kill_soon(pid: u32) -> std::thread::JoinHandle<Instant> {
+    std::thread::spawn(move || {
+        pause(Duration::from_millis(20));
+        let at = Instant::now();
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+        // Not reaped before this thread is joined, so the number is still its own.
+        kill_process(pid, Signal::KILL).expect("kill");
+        at
+    })
+}
+
+/// Most of the kills must be noticed in time; the others may have met a busy machine.
+fn judge(notices: &mut [Duration]) {
+    notices.sort_unstable();
+    let median = notices[notices.len() / 2];
+    assert!(
+        median <= NOTICE,
+        "half of the deaths became known only after {median:?} and more"
+    );
+}
+
+cases! {
+    /// Committed, then received, then attempted: none lost, none torn, none twice, and
+    /// `PeerDied` after the last. A hundred kills.
+    fn what_a_killed_sender_committed_arrives_before_its_death_is_told(case) {
+        let mut random = Random::new(1);
+        let mut notices = Vec::new();
+        for round in 0..KILLS {
+            let (tx, mut rx) = pair::<C>();
+            let bound = bound(round, longest(rx.limits()));
+            let ledger = Ledger::new();
+            let arguments = (End::new(tx), ledger.another(), bound);
+            let sender = case.start("sender", send_until_killed::<C>, arguments);
+            let mut buffer = vec![0; bound];
+            let mut received = 0u64;
+            let mut kill_at = Some(random.next() % 100);
+            let mut killed = Instant::now();
+            let end = loop {
+                if kill_at == Some(received) {
+                    kill_at = None;
+                    pause(moment(&mut random));
+                    case.step(&format!("round {round}: killing after message {received}"));
+                    killed = Instant::now();
+                    sender.kill().expect("kill");
+                }
+                match rx.recv(&mut buffer) {
+                    Ok(got) => {
+                        content::check(received, size(received, bound), &buffer[..got])
+                            .unwrap_or_else(|wrong| panic!("round {round}: {wrong}"));
+                        received += 1;
+                    }
+                    Err(error) => break error,
+                }
+            };
+            notices.push(killed.elapsed());
+            assert!(matches!(end, RecvError::PeerDied), "round {round}: {end:?}");
+            assert!(kill_at.is_none(), "round {round}: the end came before the kill");
+            let again = rx.try_recv(&mut buffer);
+            assert!(matches!(again, Err(RecvError::PeerDied)), "asked again: {again:?}");
+            let committed = ledger.get(COMMITTED);
+            assert!(
+                received == committed || received == committed + 1,
+                "round {round}: {committed} committed, {received} received"
+            );
+            let _ = sender.join();
+        }
+        judge(&mut notices);
+    }
+
+    /// The sender learns of it, and nothing wrong was received before. A hundred kills.
+    fn a_sender_survives_the_kill_of_its_receiver_and_learns_of_it(case) {
+        let mut random = Random::new(2);
+        let mut notices = Vec::new();
+        for round in 0..KILLS {
+            let (mut tx, rx) = pair::<C>();
+            let bound = bound(round, longest(tx.limits()));
+            let ledger = Ledger::new();
+            let arguments = (End::new(rx), ledger.another(), bound);
+            let receiver = case.start("receiver", receive_until_killed::<C>, arguments);
+            let mut message = vec![0; bound];
+            let mut kill_at = Some(random.next() % 100);
+            let mut killed = Instant::now();
+            let mut number = 0;
+            let end = loop {
+                if kill_at == Some(number) {
+                    kill_at = None;
+                    pause(moment(&mut random));
+                    case.step(&format!("round {round}: killing before message {number}"));
+                    killed = Instant::now();
+                    receiver.kill().expect("kill");
+                }
+                let message = &mut message[..size(number, bound)];
+                content::fill(number, message);
+                match tx.send_timeout(message, Duration::from_secs(10)) {
+                    Ok(()) => number += 1,
+                    Err(error) => break error,
+                }
+            };
+            notices.push(killed.elapsed());
+            assert!(matches!(end, SendError::PeerDied), "round {round}: {end:?}");
+            assert!(kill_at.is_none(), "round {round}: the end came before the kill");
+            let again = tx.send(b"again");
+            assert!(matches!(again, Err(SendError::PeerDied)), "asked again: {again:?}");
+            let received = ledger.get(RECEIVED);
+            assert!(received <= number + 1, "round {round}: {number} sent, {received} received");
+            assert_eq!(ledger.get(WRONG), 0, "round {round}: a message was wrong");
+            let _ = receiver.join();
+        }
+        judge(&mut notices);
+    }
+
+    /// Within 100 ms, and by no deadline of its own.
+    fn a_receiver_that_waits_learns_of_the_death_in_time(case) {
+        for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
+            prompt("the news of a sender's death", NOTICE, || {
+                let (tx, mut rx) = small::<C>(strategy);
+                let sender = case.start("sender", do_nothing::<C>, (End::new(tx), ()));
+                let killer = kill_soon(sender.pid());
+                case.step(&format!("{strategy:?}: receiving while the sender is killed"));
+                let end = rx.recv(&mut [0; 64]);
+                let known = Instant::now();
+                assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
+                let killed = killer.join().expect("the killer");
+                let _ = sender.join();
+                known.saturating_duration_since(killed)
+            });
+        }
+    }
+
+    /// It waits for room in a full channel, or sends into one that is never full.
+    fn a_sender_that_waits_learns_of_the_death_in_time(case) {
+        for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
+            prompt("the news of a receiver's death", NOTICE, || {
+                let (mut tx, rx) = small::<C>(strategy);
+                if fills::<C>() {
+                    fill::<C>(&mut tx);
+                }
+                let receiver = case.start("receiver", ignore_messages::<C>, (End::new(rx), ()));
+                let killer = kill_soon(receiver.pid());
+                case.step(&format!("{strategy:?}: sending while the receiver is killed"));
+                let message = content::message(0, longest(tx.limits()).min(64));
+                let end = loop {
+                    match tx.send(&message) {
+                        Ok(()) => pause(Duration::from_micros(100)),
+                        Err(error) => break error,
+                    }
+                };
+                let known = Instant::now();
+                assert!(matches!(end, SendError::PeerDied), "{end:?}");
+                let killed = killer.join().expect("the killer");
+                let _ = receiver.join();
+                known.saturating_duration_since(killed)
+            });
+        }
+    }
+
+    /// `TimedOut` while it is stopped, and its message when it goes on.
+    fn a_stopped_sender_is_not_dead(case) {
+        let (tx, mut rx) = pair::<C>();
+        let sender = case.start("sender", do_nothing_then_send::<C>, (End::new(tx), ()));
+        until_all(sender.pid(), 'S');
+        sender.signal(libc::SIGSTOP).expect("stop");
+        until_all(sender.pid(), 'T');
+        case.step("receiving from a stopped sender");
+        for _ in 0..3 {
+            let got = rx.recv_timeout(&mut [0; 64], Duration::from_millis(150));
+            assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
+        }
+        assert!(matches!(rx.try_recv(&mut [0; 64]), Err(RecvError::Empty)));
+        sender.signal(libc::SIGCONT).expect("go on");
+        case.step("receiving from a sender that goes on");
+        drain::<C>(&mut rx, 0..1, Wait::Forever);
+        case.join("sender", sender);
+    }
+
+    /// Room is missing while it is stopped, and comes when it goes on.
+    fn a_stopped_receiver_is_not_dead(case) {
+        let (mut tx, rx) = small::<C>(WaitStrategy::default());
+        let receiver = case.start("receiver", receive_after_a_while::<C>, (End::new(rx), ()));
+        until_all(receiver.pid(), 'S');
+        receiver.signal(libc::SIGSTOP).expect("stop");
+        until_all(receiver.pid(), 'T');
+        let message = content::message(0, longest(tx.limits()).min(64));
+        if fills::<C>() {
+            fill::<C>(&mut tx);
+            case.step("sending to a stopped receiver");
+            for _ in 0..3 {
+                let sent = tx.send_timeout(&message, Duration::from_millis(150));
+                assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
+            }
+        }
+        receiver.signal(libc::SIGCONT).expect("go on");
+        case.step("sending to a receiver that goes on");
+        tx.send(&message).expect("it takes messages again");
+        drop(tx);
+        case.join("receiver", receiver);
+    }
+}
+
+fn do_nothing_then_send<C: Channel>(case: Case, (tx, _): (End<C::Sender>, ())) {
+    let mut tx = tx.into_inner();
+    case.step("pausing before it sends");
+    pause(Duration::from_millis(300));
+    case.step("sending after the stop");
+    let length = longest(tx.limits()).min(64);
+    tx.send(&content::message(0, length))
+        .expect("the receiver waits");
+}
+
+fn receive_after_a_while<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
+    let mut rx = rx.into_inner();
+    case.step("pausing before it receives");
+    pause(Duration::from_millis(300));
+    case.step("receiving after the stop");
+    let mut buffer = [0; 64];
+    let end = loop {
+        match rx.recv(&mut buffer) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(end, RecvError::Closed), "{end:?}");
+}

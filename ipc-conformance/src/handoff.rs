@@ -1,0 +1,129 @@
+//! Ends that move: to another process, from there to a third, and to another thread.
+
+use ipc_core::{Channel, End, Handoff as _, Receiver as _, RecvError, Retention, Sender as _};
+
+use crate::board::Gate;
+use crate::content;
+use crate::harness::{Case, longest, pair};
+use crate::list::cases;
+
+/// Sends its message, hands the sender on, and so on until the last.
+fn send_and_pass_on<C: Channel>(case: Case, (tx, number, last): (End<C::Sender>, u64, u64)) {
+    let mut tx = tx.into_inner();
+    case.step(&format!("sending message {number}"));
+    tx.send(&content::message(number, 8))
+        .unwrap_or_else(|e| panic!("message {number}: {e}"));
+    if number < last {
+        let arguments = (End::new(tx), number + 1, last);
+        let next = case.start("next sender", send_and_pass_on::<C>, arguments);
+        case.join("next sender", next);
+    }
+}
+
+/// Receives one message, hands the receiver on, and so on; the last receives the end.
+fn receive_and_pass_on<C: Channel>(
+    case: Case,
+    (rx, gate, number, last): (End<C::Receiver>, Gate, u64, u64),
+) {
+    let mut rx = rx.into_inner();
+    gate.open();
+    let mut buffer = vec![0; longest(rx.limits())];
+    case.step(&format!("receiving message {number}"));
+    let got = rx
+        .recv(&mut buffer)
+        .unwrap_or_else(|e| panic!("instead of {number}: {e}"));
+    content::check(number, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+    if number < last {
+        let arguments = (End::new(rx), gate, number + 1, last);
+        let next = case.start("next receiver", receive_and_pass_on::<C>, arguments);
+        case.join("next receiver", next);
+    } else {
+        case.step("receiving the end");
+        let end = rx.recv(&mut buffer);
+        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+    }
+}
+
+cases! {
+    /// Each of four holders sends one message: the receiver sees them in order, then one end.
+    fn a_sender_moves_to_another_process_and_on_to_a_third(case) {
+        let (mut tx, mut rx) = pair::<C>();
+        tx.send(&content::message(0, 8)).expect("the first holder sends");
+        let peer = case.start("sender", send_and_pass_on::<C>, (End::new(tx), 1, 3));
+        let mut buffer = [0; 64];
+        for number in 0..4 {
+            case.step(&format!("receiving message {number}"));
+            let got = rx.recv(&mut buffer).unwrap_or_else(|e| panic!("instead of {number}: {e}"));
+            content::check(number, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
+        case.step("receiving the end");
+        let end = rx.recv(&mut buffer);
+        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+        case.join("sender", peer);
+    }
+
+    /// Each of three holders receives one message, sent when it has the end.
+    fn a_receiver_moves_to_another_process_and_on_to_a_third(case) {
+        let (mut tx, rx) = pair::<C>();
+        let gate = Gate::new();
+        let arguments = (End::new(rx), gate.another(), 0, 2);
+        let peer = case.start("receiver", receive_and_pass_on::<C>, arguments);
+        for number in 0..3 {
+            gate.pass();
+            case.step(&format!("sending message {number}"));
+            tx.send(&content::message(number, 8)).unwrap_or_else(|e| panic!("{number}: {e}"));
+        }
+        drop(tx);
+        case.join("receiver", peer);
+    }
+
+    /// What was sent before the receiver moved arrives where it moved to, unless it is declared
+    /// that messages stay with the process.
+    fn messages_on_their_way_move_with_the_receiver(case) {
+        if C::CAPABILITIES.retention == Retention::Receiver {
+            return;
+        }
+        let (mut tx, rx) = pair::<C>();
+        for number in 0..3 {
+            tx.send(&content::message(number, 8)).expect("there is room");
+        }
+        drop(tx);
+        let arguments = (End::new(rx), Gate::new(), 0, 2);
+        let peer = case.start("receiver", receive_and_pass_on::<C>, arguments);
+        case.join("receiver", peer);
+    }
+
+    /// Parts without descriptors, and parts of the other end, are refused.
+    fn parts_that_are_no_end_are_refused(_case) {
+        assert!(C::Sender::from_parts(ipc_core::Parts::default()).is_err());
+        assert!(C::Receiver::from_parts(ipc_core::Parts::default()).is_err());
+        let file = std::fs::File::open("/dev/null").expect("open");
+        let null = || ipc_core::Parts {
+            descriptors: (0..3).map(|_| file.try_clone().expect("dup").into()).collect(),
+            data: vec![0xff; 64],
+        };
+        assert!(C::Sender::from_parts(null()).is_err());
+        assert!(C::Receiver::from_parts(null()).is_err());
+    }
+
+    /// Made in one thread, used in two others.
+    fn ends_work_from_other_threads(case) {
+        let (mut tx, mut rx) = pair::<C>();
+        case.step("sending and receiving in two threads");
+        let sender = std::thread::spawn(move || {
+            for number in 0..2000 {
+                tx.send(&content::message(number, 8)).expect("the receiver is there");
+            }
+        });
+        let receiver = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            for number in 0..2000 {
+                let got = rx.recv(&mut buffer).expect("the sender is there");
+                content::check(number, 8, &buffer[..got]).unwrap_or_else(|e| panic!("{e}"));
+            }
+            assert!(matches!(rx.recv(&mut buffer), Err(RecvError::Closed)));
+        });
+        sender.join().expect("the sender");
+        receiver.join().expect("the receiver");
+    }
+}

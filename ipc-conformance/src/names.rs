@@ -1,0 +1,306 @@
+//! Promise 5 and the naming half of 7 and 8: names are found, freed, reclaimed and never stolen.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use ipc_core::{
+    Channel, Listener as _, OpenError, Receiver as _, RecvError, Retention, SendError, Sender as _,
+    Wait,
+};
+use rustix::fs::Mode;
+
+use crate::board::Gate;
+use crate::content;
+use crate::ending::send_until_error;
+use crate::harness::Case;
+use crate::list::cases;
+use crate::timing::punctual;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn soon() -> Wait {
+    Wait::at_most(PATIENCE)
+}
+
+fn address<C: Channel>(path: &Path) -> C::Address {
+    let text = path.to_str().expect("a path of ASCII");
+    let address: C::Address = text
+        .parse()
+        .unwrap_or_else(|e| panic!("{text} is no address: {e}"));
+    assert_eq!(address.to_string(), text, "an address travels as text");
+    address
+}
+
+fn listen<C: Channel>(path: &Path) -> Result<C::Listener, OpenError> {
+    C::listen(&address::<C>(path), &C::Options::default())
+}
+
+fn connect<C: Channel>(path: &Path, wait: Wait) -> Result<C::Sender, OpenError> {
+    C::connect(&address::<C>(path), &C::Options::default(), wait)
+}
+
+/// Connects, sends three messages and closes.
+fn visit<C: Channel>(case: Case, (name, _): (String, ())) {
+    case.step("connecting");
+    let mut tx = connect::<C>(&case.directory().join(name), soon()).expect("somebody listens");
+    case.step("sending");
+    for number in 0..3 {
+        tx.send(&content::message(number, 8))
+            .expect("the listener receives");
+    }
+}
+
+/// Connects, sends one message and holds the channel until it is killed.
+fn visit_and_stay<C: Channel>(case: Case, (name, gate): (String, Gate)) {
+    case.step("connecting");
+    let mut tx = connect::<C>(&case.directory().join(name), soon()).expect("somebody listens");
+    tx.send(&content::message(0, 8))
+        .expect("the listener receives");
+    gate.open();
+    case.step("holding the sender until killed");
+    crate::procfs::pause(Duration::from_secs(3600));
+}
+
+/// Listens, takes one visitor if asked to, and holds all until it is killed.
+fn host<C: Channel>(case: Case, (name, gate, accepts): (String, Gate, bool)) {
+    case.step("listening");
+    let mut listener = listen::<C>(&case.directory().join(name)).expect("the name is free");
+    gate.open();
+    let _receiver = accepts.then(|| {
+        case.step("accepting");
+        let mut rx = listener.accept(soon()).expect("a visitor comes");
+        let got = rx.recv(&mut [0; 64]).expect("it sends");
+        assert_eq!(got, 8);
+        gate.open();
+        rx
+    });
+    case.step("holding the name until killed");
+    crate::procfs::pause(Duration::from_secs(3600));
+}
+
+fn receive_three<C: Channel>(rx: &mut C::Receiver) {
+    let mut buffer = [0; 64];
+    for number in 0..3 {
+        let got = rx
+            .recv(&mut buffer)
+            .unwrap_or_else(|e| panic!("instead of {number}: {e}"));
+        content::check(number, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+    let end = rx.recv(&mut buffer);
+    assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+}
+
+/// A visitor at this name, from connecting to the end.
+fn serve_one<C: Channel>(case: &Case, listener: &mut C::Listener, name: &str) {
+    let visitor = case.start("visitor", visit::<C>, (name.to_owned(), ()));
+    case.step("accepting");
+    let mut rx = listener.accept(soon()).expect("the visitor comes");
+    case.step("receiving from the visitor");
+    receive_three::<C>(&mut rx);
+    case.join("visitor", visitor);
+}
+
+/// The error with which a name is refused that is not ours to use.
+fn refused(what: &str, outcome: Result<(), OpenError>) {
+    match outcome {
+        Err(OpenError::Untrusted { .. }) => {}
+        other => panic!("{what}: {other:?} instead of a refusal as untrusted"),
+    }
+}
+
+cases! {
+    /// `NotFound` at once, `TimedOut` at the deadline, and no name appears by asking.
+    fn a_name_where_nobody_listens_is_not_found(case) {
+        let path = case.directory().join("nobody");
+        case.step("connecting where nobody listens");
+        let found = connect::<C>(&path, Wait::Never);
+        assert!(matches!(found, Err(OpenError::NotFound)), "{:?}", found.err());
+        punctual("a connect", Duration::from_millis(60), |wait| {
+            let found = connect::<C>(&path, wait);
+            assert!(matches!(found, Err(OpenError::TimedOut)), "{:?}", found.err());
+        });
+        assert!(!path.exists(), "asking for a name made it");
+    }
+
+    /// `NotFound` at once, `TimedOut` at the deadline.
+    fn a_listener_whom_nobody_visits_times_out(case) {
+        let mut listener = listen::<C>(&case.directory().join("name")).expect("the name is free");
+        case.step("accepting with nobody there");
+        let visitor = listener.accept(Wait::Never);
+        assert!(matches!(visitor, Err(OpenError::NotFound)), "{:?}", visitor.err());
+        punctual("an accept", Duration::from_millis(60), |wait| {
+            let visitor = listener.accept(wait);
+            assert!(matches!(visitor, Err(OpenError::TimedOut)), "{:?}", visitor.err());
+        });
+    }
+
+    /// Two processes that share nothing but a name.
+    fn a_visitor_finds_a_listener_by_name(case) {
+        let mut listener = listen::<C>(&case.directory().join("name")).expect("the name is free");
+        serve_one::<C>(&case, &mut listener, "name");
+    }
+
+    /// The one who connects may come first.
+    fn a_visitor_waits_for_a_listener_that_comes_later(case) {
+        let visitor = case.start("visitor", visit::<C>, ("name".to_owned(), ()));
+        crate::procfs::until_all(visitor.pid(), 'S');
+        case.step("listening");
+        let mut listener = listen::<C>(&case.directory().join("name")).expect("the name is free");
+        case.step("accepting");
+        let mut rx = listener.accept(soon()).expect("the visitor comes");
+        receive_three::<C>(&mut rx);
+        case.join("visitor", visitor);
+    }
+
+    /// A listener that is dropped frees its name, and the next takes it.
+    fn a_name_that_was_closed_is_free_again(case) {
+        for round in 0..5 {
+            case.step(&format!("round {round}: listening"));
+            let mut listener = listen::<C>(&case.directory().join("name")).expect("it is free");
+            if C::CAPABILITIES.retention != Retention::Storage {
+                serve_one::<C>(&case, &mut listener, "name");
+            }
+            drop(listener);
+        }
+        let found = connect::<C>(&case.directory().join("name"), Wait::Never);
+        assert!(matches!(found, Err(OpenError::NotFound)), "{:?}", found.err());
+    }
+
+    /// With and without a visitor; nobody has to remove anything.
+    fn a_name_can_be_used_again_after_its_listener_was_killed(case) {
+        let path = case.directory().join("name");
+        for accepts in [false, true, false, true] {
+            let gate = Gate::new();
+            let arguments = ("name".to_owned(), gate.another(), accepts);
+            let victim = case.start("victim", host::<C>, arguments);
+            gate.pass();
+            let visitor = accepts.then(|| {
+                let mut tx = connect::<C>(&path, soon()).expect("the victim listens");
+                tx.send(&content::message(0, 8)).expect("the victim receives");
+                gate.pass();
+                tx
+            });
+            victim.kill().expect("kill");
+            let _ = victim.join();
+            if let Some(mut tx) = visitor {
+                case.step("sending to a listener that was killed");
+                let error = send_until_error::<C>(&mut tx);
+                assert!(matches!(error, SendError::PeerDied), "{error:?}");
+            }
+            case.step("connecting to a name whose listener was killed");
+            let found = connect::<C>(&path, Wait::Never);
+            assert!(matches!(found, Err(OpenError::NotFound)), "{:?}", found.err());
+        }
+        case.step("listening at a name whose listener was killed");
+        let mut listener = listen::<C>(&path).expect("the name is taken over");
+        if C::CAPABILITIES.retention != Retention::Storage {
+            serve_one::<C>(&case, &mut listener, "name");
+        }
+    }
+
+    /// The listener learns of the death and serves the next.
+    fn a_name_goes_on_after_its_visitor_was_killed(case) {
+        let path = case.directory().join("name");
+        let mut listener = listen::<C>(&path).expect("the name is free");
+        for _ in 0..3 {
+            let gate = Gate::new();
+            let arguments = ("name".to_owned(), gate.another());
+            let victim = case.start("victim", visit_and_stay::<C>, arguments);
+            case.step("accepting the victim");
+            let mut rx = listener.accept(soon()).expect("the victim comes");
+            let mut buffer = [0; 64];
+            let got = rx.recv(&mut buffer).expect("its message");
+            content::check(0, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+            gate.pass();
+            victim.kill().expect("kill");
+            case.step("receiving from a visitor that was killed");
+            let end = rx.recv(&mut buffer);
+            assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
+            let _ = victim.join();
+        }
+        if C::CAPABILITIES.retention != Retention::Storage {
+            serve_one::<C>(&case, &mut listener, "name");
+        }
+    }
+
+    /// `NameInUse`, and the one who has it goes on undisturbed.
+    fn a_live_name_is_never_stolen(case) {
+        let path = case.directory().join("name");
+        let gate = Gate::new();
+        let arguments = ("name".to_owned(), gate.another(), true);
+        let owner = case.start("owner", host::<C>, arguments);
+        gate.pass();
+        for _ in 0..3 {
+            case.step("listening at a name that is in use");
+            let stolen = listen::<C>(&path);
+            assert!(matches!(stolen, Err(OpenError::NameInUse)), "{:?}", stolen.err());
+        }
+        case.step("visiting the owner");
+        let mut tx = connect::<C>(&path, soon()).expect("the owner still listens");
+        tx.send(&content::message(0, 8)).expect("the owner receives");
+        gate.pass();
+        owner.kill().expect("kill");
+        let _ = owner.join();
+    }
+
+    /// Where others may write, anybody could have put anything.
+    fn a_directory_that_others_may_write_to_is_refused(case) {
+        let directory = case.directory().join("open");
+        fs::create_dir(&directory).expect("mkdir");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("chmod");
+        let path = directory.join("name");
+        refused("listening in it", listen::<C>(&path).map(drop));
+        refused("connecting in it", connect::<C>(&path, Wait::Never).map(drop));
+        assert_eq!(fs::read_dir(&directory).expect("it is there").count(), 0, "something is left");
+    }
+
+    /// A file, a link or a directory of somebody else's making is refused and left as it is.
+    fn a_squatted_name_is_refused_and_left_untouched(case) {
+        let target = case.directory().join("target");
+        fs::write(&target, "precious").expect("a file");
+        let file = case.directory().join("file");
+        fs::write(&file, "precious").expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let link = case.directory().join("link");
+        symlink(&target, &link).expect("a link");
+        let dangling = case.directory().join("dangling");
+        symlink(case.directory().join("nothing"), &dangling).expect("a link");
+
+        case.step("listening at squatted names");
+        refused("listening at a link", listen::<C>(&link).map(drop));
+        refused("connecting to a link", connect::<C>(&link, Wait::Never).map(drop));
+        refused("listening at a dangling link", listen::<C>(&dangling).map(drop));
+        let outcomes = [
+            listen::<C>(&file).map(drop),
+            connect::<C>(&file, Wait::Never).map(drop),
+        ];
+        for outcome in outcomes {
+            if C::CAPABILITIES.retention == Retention::Storage {
+                // A file is what stands there by right: this one is refused for what is in it.
+                assert!(outcome.is_err(), "a file of something else was taken for a log");
+            } else {
+                refused("a file that is no channel", outcome);
+            }
+        }
+
+        assert_eq!(fs::read(&target).expect("it is there"), b"precious");
+        assert_eq!(fs::read(&file).expect("it is there"), b"precious");
+        assert_eq!(fs::read_link(&link).expect("it is a link"), target);
+        assert!(!case.directory().join("nothing").exists(), "made through a dangling link");
+    }
+
+    /// Whatever the umask: nobody but the owner may open what stands at the name.
+    fn what_stands_at_a_name_is_closed_to_others(case) {
+        for mask in [0o000, 0o027, 0o077] {
+            // Its own process: no other case sees this umask.
+            rustix::process::umask(Mode::from_raw_mode(mask));
+            let path = case.directory().join(format!("name-{mask:o}"));
+            let listener = listen::<C>(&path).expect("the name is free");
+            let mode = fs::symlink_metadata(&path).expect("it stands there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "mode {mode:o} under umask {mask:o}");
+            drop(listener);
+        }
+    }
+}
