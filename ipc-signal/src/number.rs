@@ -10,9 +10,8 @@ use crate::threads::{self, bit};
 
 /// Numbers that a receiver of this process uses now.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
-/// Numbers that every thread of this process blocks, because its only thread blocked them for a
-/// receiver and all others are its descendants. They stay blocked for good: a late signal of a
-/// sender that has not yet seen the end would kill the process otherwise.
+/// Numbers that every thread of this process blocks on behalf of a receiver. They stay blocked for
+/// good: a late signal of a sender that has not yet seen the end would kill the process otherwise.
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 
 /// A number of our own until it is dropped.
@@ -51,22 +50,29 @@ impl Number {
         self.0
     }
 
-    /// Whether every thread of this process blocks it, now and from now on.
+    /// Whether every thread of this process blocks it, now and from now on: the others are none,
+    /// or are asleep with every signal blocked, as threads are that want to have nothing to do
+    /// with signals; the calling one blocks it now; and whom they start inherits that.
     ///
-    /// The masks in `/proc/self/task` do not tell: a thread that is just being started, or that
-    /// starts another, blocks everything for a moment (`pthread_create(3)` of glibc does so).
-    /// Certain is only what a process did while it had one thread.
+    /// Should a thread unblock it all the same, a handler of ours blocks it again there.
     pub(crate) fn block_everywhere(&self) -> Result<bool, OpenError> {
-        // Relaxed: threads that see the bit late use the slower way, and nothing else hangs on it.
-        if BLOCKED.load(Ordering::Relaxed) & bit(self.0) != 0 {
+        let bit = bit(self.0);
+        // Relaxed: threads that see the bit late look for themselves; nothing else hangs on it.
+        if BLOCKED.load(Ordering::Relaxed) & bit != 0 {
             return Ok(true);
         }
-        let alone = threads::alone().map_err(|e| OpenError::io("read /proc/self/task", e))?;
-        if alone {
-            sys::block(self.0);
-            BLOCKED.fetch_or(bit(self.0), Ordering::Relaxed);
+        let others = || {
+            let own = TAKEN.load(Ordering::Relaxed);
+            threads::others_block_all(own).map_err(|e| OpenError::io("read /proc/self/task", e))
+        };
+        // Twice, for a thread that the first look missed.
+        if !others()? || !others()? {
+            return Ok(false);
         }
-        Ok(alone)
+        sys::guard(self.0).map_err(|e| OpenError::io("sigaction", e))?;
+        sys::block(self.0);
+        BLOCKED.fetch_or(bit, Ordering::Relaxed);
+        Ok(true)
     }
 }
 
@@ -85,13 +91,17 @@ fn claim(number: i32, used: u64) -> Option<Number> {
 
 /// The numbers that the host catches, ignores or blocks for purposes of its own.
 fn used() -> Result<u64, OpenError> {
+    let all = sys::range().map(bit).fold(0, |all, bit| all | bit);
     let mut used = 0;
     for status in ["/proc/self/status", "/proc/thread-self/status"] {
         let signals = threads::of(Path::new(status)).map_err(|e| OpenError::io("read /proc", e))?;
-        used |=
-            signals.caught | signals.ignored | (signals.blocked & !BLOCKED.load(Ordering::Relaxed));
+        used |= signals.caught | signals.ignored;
+        // A thread that blocks all of them has a purpose with none.
+        if signals.blocked & all != all {
+            used |= signals.blocked;
+        }
     }
-    Ok(used)
+    Ok(used & !BLOCKED.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@
 //! reaches any thread that does not block it. So there are two ways, chosen when a receiver
 //! announces itself:
 //!
-//! * **direct**: every thread of the process blocks the signal. That is certain when its only
-//!   thread has blocked it, now or earlier, for threads inherit the mask of who starts them. The
-//!   signals are sent to the process, and whichever thread calls `recv` takes them with
-//!   `sigtimedwait(2)`: one system call, one wake.
-//! * **clerk**: the process has other threads. A thread of our own, born with every signal
+//! * **direct**: every thread of the process blocks the signal, see
+//!   [`Number::block_everywhere`]. It is sent to the process, and whichever thread calls `recv`
+//!   takes it with `sigtimedwait(2)`: one system call, one wake.
+//! * **clerk**: other threads do not block it. A thread of our own, born with every signal
 //!   blocked, is the addressee (`PIDFD_THREAD`); it passes the messages on through a pipe. The
 //!   masks of the host's threads are left alone; the price is a second wake.
 

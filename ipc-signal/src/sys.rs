@@ -166,6 +166,36 @@ pub(crate) fn block(signo: i32) {
     change(libc::SIG_BLOCK, &only(signo));
 }
 
+/// Installs the handler of last resort for a number of ours: a thread that has unblocked it puts
+/// the signal back into the queue and blocks it again. Without it the default action would end the
+/// process (`signal(7)`).
+pub(crate) fn guard(signo: i32) -> Result<(), Errno> {
+    let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = put_back;
+    // SAFETY: zeros are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: the handler is async-signal-safe and lives as long as the program.
+    let done = unsafe { libc::sigaction(signo, &raw const action, ptr::null_mut()) };
+    if done == 0 { Ok(()) } else { Err(errno()) }
+}
+
+extern "C" fn put_back(signo: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: with SA_SIGINFO the kernel passes the context; its mask is in force on return.
+    let mask = unsafe { &raw mut (*context).uc_sigmask };
+    // SAFETY: a valid set, by the line above.
+    unsafe { libc::sigaddset(mask, signo) };
+    // SAFETY: the calling thread's own errno, which the interrupted code may be about to read.
+    let errno = unsafe { &mut *libc::__errno_location() };
+    let before = *errno;
+    // SAFETY: takes no argument.
+    let own = unsafe { libc::getpid() };
+    // SAFETY: `info` is the siginfo that the kernel passes to the handler.
+    unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, own, signo, info) };
+    *errno = before;
+}
+
 fn change(how: i32, set: &libc::sigset_t) -> libc::sigset_t {
     let mut before = only(libc::SIGRTMIN());
     // SAFETY: both sets are valid for the call. It fails only for an unknown `how`.

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::sys;
+
 /// The signal lines of one `status` file; bit `n - 1` stands for signal `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Signals {
     /// The process that the thread belongs to.
     pub(crate) process: i32,
+    pub(crate) asleep: bool,
     pub(crate) blocked: u64,
     pub(crate) ignored: u64,
     pub(crate) caught: u64,
@@ -34,16 +37,32 @@ fn parse(status: &str) -> Option<Signals> {
     let mask = |name| u64::from_str_radix(field(name)?, 16).ok();
     Some(Signals {
         process: field("Tgid:")?.parse().ok()?,
+        asleep: field("State:")?.starts_with('S'),
         blocked: mask("SigBlk:")?,
         ignored: mask("SigIgn:")?,
         caught: mask("SigCgt:")?,
     })
 }
 
-/// Whether the calling thread is the only one of this process, so that nobody can start another
-/// meanwhile.
-pub(crate) fn alone() -> io::Result<bool> {
-    Ok(fs::read_dir("/proc/self/task")?.count() == 1)
+/// Whether every other thread of this process has settled on blocking all real-time signals, but
+/// for those in `own`: it sleeps so. A thread that is just being started, or starts another, blocks
+/// everything for a moment too (glibc's `pthread_create(3)`), but it runs meanwhile.
+pub(crate) fn others_block_all(own: u64) -> io::Result<bool> {
+    let all = sys::range().map(bit).fold(own, |all, bit| all | bit);
+    let this = rustix::thread::gettid().as_raw_nonzero().to_string();
+    for thread in fs::read_dir("/proc/self/task")? {
+        let thread = thread?;
+        if thread.file_name() == *this {
+            continue;
+        }
+        // One that ended meanwhile may have started another: no.
+        let settled = of(&thread.path().join("status"))
+            .is_ok_and(|signals| signals.asleep && signals.blocked | own == all | signals.blocked);
+        if !settled {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -52,9 +71,10 @@ mod tests {
 
     #[test]
     fn reads_the_lines_it_needs() {
-        let text = "Name:\tx\nTgid:\t12\nPid:\t13\nSigBlk:\t0000000000000200\n\
+        let text = "Name:\tx\nState:\tS (sleeping)\nTgid:\t12\nPid:\t13\nSigBlk:\t0000000000000200\n\
                     SigIgn:\t0000000000001000\nSigCgt:\t8000000000000440\n";
         let signals = parse(text).unwrap();
+        assert!(signals.asleep);
         assert_eq!(signals.process, 12);
         assert_eq!(signals.blocked, bit(10));
         assert_eq!(signals.ignored, bit(13));

@@ -1,0 +1,3 @@
+//! The suite that every channel passes.
+
+ipc_conformance::conformance_tests!(ipc_signal::SignalQueue);
