@@ -9,7 +9,7 @@ use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::shape::Shape;
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Plan, Writer};
 
 /// A named log, open for appending: records that outlive every process, for any number of
 /// independent [`Follower`](crate::Follower)s.
@@ -102,13 +102,18 @@ impl Log {
     pub fn append_batch(&mut self, batch: &[IoSlice<'_>]) -> Result<usize, SendError> {
         let mut count = 0;
         for record in batch {
-            match self.put(record) {
-                Ok(_) => count += 1,
+            let appended = match self.durability {
+                Durability::Process => self.put(record).map(drop),
+                Durability::PowerLoss => self.stage(record),
+            };
+            match appended {
+                Ok(()) => count += 1,
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         if count > 0 {
+            self.writer.flush()?;
             self.publish()?;
         }
         Ok(count)
@@ -167,6 +172,19 @@ impl Log {
 
     #[inline]
     fn put(&mut self, record: &[u8]) -> Result<u64, SendError> {
+        let plan = self.plan(record)?;
+        let seq = self.writer.seq;
+        self.writer.append(plan, record)?;
+        Ok(seq)
+    }
+
+    fn stage(&mut self, record: &[u8]) -> Result<(), SendError> {
+        let plan = self.plan(record)?;
+        Ok(self.writer.stage(plan, record)?)
+    }
+
+    #[inline]
+    fn plan(&self, record: &[u8]) -> Result<Plan, SendError> {
         let max = self.writer.shape.max_message();
         if record.len() > max {
             return Err(SendError::TooLong {
@@ -175,10 +193,7 @@ impl Log {
             });
         }
         self.check()?;
-        let plan = self.writer.plan(record.len());
-        let seq = self.writer.seq;
-        self.writer.append(plan, record)?;
-        Ok(seq)
+        Ok(self.writer.plan(record.len()))
     }
 
     #[inline]

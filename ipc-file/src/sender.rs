@@ -205,9 +205,12 @@ impl ipc_core::Sender for Sender {
         let mut wait = wait;
         let mut sent = 0;
         for message in batch {
-            let appended = self
-                .reserve(message.len(), wait)
-                .and_then(|plan| Ok(self.writer.append(plan, message)?));
+            let appended = self.reserve(message.len(), wait).and_then(|plan| {
+                Ok(match self.durability {
+                    Durability::Process => self.writer.append(plan, message),
+                    Durability::PowerLoss => self.writer.stage(plan, message),
+                }?)
+            });
             match appended {
                 Ok(()) => sent += 1,
                 Err(error) if sent == 0 => return Err(error),
@@ -216,6 +219,7 @@ impl ipc_core::Sender for Sender {
             wait = Wait::Never;
         }
         if sent > 0 {
+            self.writer.flush()?;
             self.publish()?;
         }
         Ok(sent)
@@ -236,5 +240,50 @@ impl Drop for Sender {
             self.link.control.writer_closed().store(1, Release);
             self.link.lifeline.farewell();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_core::{Channel, Sender as _};
+
+    use super::*;
+    use crate::store::Store;
+    use crate::{FileLog, Options};
+
+    /// fdatasync(2) of an eventfd fails with EINVAL: a storage that refuses.
+    #[test]
+    fn a_failed_sync_is_never_tried_again() {
+        let options = Options::default()
+            .capacity(4096)
+            .durability(Durability::PowerLoss);
+        let (mut sender, _receiver) = FileLog::pair(&options).expect("a channel");
+        sender.send(b"good").expect("a disk");
+        let good = std::mem::replace(
+            &mut sender.writer.store,
+            Store::Ring(sys::doorbell().expect("an eventfd")),
+        );
+        assert!(matches!(
+            sender.send(b"lost"),
+            Err(SendError::Io {
+                call: "fdatasync",
+                ..
+            })
+        ));
+        sender.writer.store = good;
+        assert!(matches!(
+            sender.send(b"more"),
+            Err(SendError::Io {
+                call: "fdatasync",
+                ..
+            })
+        ));
+        assert!(matches!(
+            sender.sync(),
+            Err(SendError::Io {
+                call: "fdatasync",
+                ..
+            })
+        ));
     }
 }

@@ -7,7 +7,7 @@ use crate::record::{self, Kind};
 use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
 use crate::store::Store;
-use crate::sys::{Access, Fault, Map};
+use crate::sys::{self, Access, Fault, Map};
 
 /// Where a record will go.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,10 @@ pub(crate) struct Writer {
     pub(crate) seq: u64,
     seed: u32,
     map: Map,
+    /// Records that have their place and are not yet in the log, except the first one's word.
+    staged: Vec<u8>,
+    /// Where they begin, the sequence number and the word of the first.
+    first: (u64, u64, u64),
 }
 
 impl Writer {
@@ -55,6 +59,8 @@ impl Writer {
             seq,
             seed: record::seed(epoch),
             map,
+            staged: Vec::new(),
+            first: (position, seq, 0),
         })
     }
 
@@ -83,6 +89,51 @@ impl Writer {
             self.rotate()?;
         }
         self.commit(Kind::Data, payload);
+        Ok(())
+    }
+
+    /// As [`append`](Self::append), but the record waits for [`flush`](Self::flush).
+    ///
+    /// Records that are to be synced together go to the file by one pwrite(2): stores through the
+    /// mapping would fault once a page, since each sync makes its pages read-only again.
+    pub(crate) fn stage(&mut self, plan: Plan, payload: &[u8]) -> Result<(), Fault> {
+        if plan.rotates {
+            self.flush()?;
+            self.rotate()?;
+        }
+        let mut word = record::seal(self.seed, self.seq, Kind::Data, payload);
+        if self.staged.is_empty() {
+            self.first = (self.position, self.seq, word);
+            word = 0;
+        }
+        let end = self.staged.len() + record::size(payload.len());
+        self.staged.extend_from_slice(&word.to_le_bytes());
+        self.staged.extend_from_slice(&self.seq.to_le_bytes());
+        self.staged.extend_from_slice(payload);
+        self.staged.resize(end, 0);
+        self.position += record::size(payload.len()) as u64;
+        self.seq += 1;
+        Ok(())
+    }
+
+    /// Puts the staged records into the log: all of them become visible at once, by the one store
+    /// of the first one's word. On an error none does.
+    pub(crate) fn flush(&mut self) -> Result<(), Fault> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let (start, seq, word) = self.first;
+        let at = self.shape.offset(start);
+        self.staged.extend_from_slice(&[0; 8]);
+        let written = sys::write_at(self.store.file(), &self.staged, at as u64);
+        self.staged.clear();
+        if written.is_err() {
+            self.position = start;
+            self.seq = seq;
+            return written;
+        }
+        // pwrite(2) copies in whatever order it likes; until this store the log ends here.
+        self.map.word(at).store(word.to_le(), Release);
         Ok(())
     }
 
