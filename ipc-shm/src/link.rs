@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::{Wait, WaitStrategy};
@@ -166,6 +167,9 @@ impl Link {
         wait: Wait,
         mut attempt: impl FnMut(&mut R) -> Result<Option<T>, Corrupt>,
     ) -> Result<T, Stop> {
+        if let Some(found) = self.patience.glance(wait, || attempt(ring))? {
+            return Ok(found);
+        }
         loop {
             if let Some(gone) = self.peer_gone(ring.mapping()) {
                 // What it published before it went is visible now: once more, then the end.
@@ -186,10 +190,13 @@ impl Link {
                 return Ok(found);
             }
             let role = self.role;
-            self.sleeper
+            let heard = self
+                .sleeper
                 .announce(&ring.mapping().statuses(role).0.state);
             let result = match attempt(ring) {
-                Ok(None) if !self.peer_closed(ring.mapping()) => self.sleep(wait),
+                Ok(None) if !self.peer_closed(ring.mapping()) => {
+                    self.sleep(if heard { wait } else { shorter(wait) })
+                }
                 Ok(None) => Ok(Woken::Rung),
                 Ok(Some(found)) => {
                     self.sleeper.retract(&ring.mapping().statuses(role).0.state);
@@ -204,7 +211,10 @@ impl Link {
             match result.map_err(|error| Stop::Io("ppoll", error))? {
                 Woken::Rung => {}
                 Woken::Lifeline => self.ask_lifeline(),
-                Woken::TimedOut => return attempt(ring)?.ok_or(Stop::TimedOut),
+                Woken::TimedOut if wait.is_over() => {
+                    return attempt(ring)?.ok_or(Stop::TimedOut);
+                }
+                Woken::TimedOut => {}
             }
             if let Some(found) = attempt(ring)? {
                 return Ok(found);
@@ -284,6 +294,17 @@ impl Link {
             // Also wakes a peer that sleeps.
             self.lifeline.farewell();
         }
+    }
+}
+
+/// How long an end sleeps that may not be rung for: a store leaves its processor within
+/// microseconds, so a second look finds what the first one missed.
+const SHORT: Duration = Duration::from_millis(10);
+
+fn shorter(wait: Wait) -> Wait {
+    match (wait, Wait::at_most(SHORT)) {
+        (Wait::Until(deadline), Wait::Until(soon)) => Wait::Until(deadline.min(soon)),
+        (_, soon) => soon,
     }
 }
 

@@ -26,11 +26,13 @@ impl Sleeper {
         Self { state }
     }
 
-    /// Says that this side is about to sleep. Then look at the ring, and only then sleep.
-    pub(crate) fn announce(&mut self, cell: &AtomicU32) {
+    /// Says that this side is about to sleep. Then look at the ring, and only then sleep. `false`
+    /// says that the sleep must be short, because nobody may ring.
+    #[must_use]
+    pub(crate) fn announce(&mut self, cell: &AtomicU32) -> bool {
         self.state = self.state.wrapping_add(SLEEP) | ASLEEP;
         cell.store(self.state, Ordering::Relaxed);
-        crate::sync::fence(Ordering::SeqCst);
+        crate::sync::announced()
     }
 
     /// Says that this side is awake.

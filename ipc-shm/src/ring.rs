@@ -4,7 +4,7 @@
 //! loaded once into a local, checked and then used, and so is the length of a frame: whatever
 //! stands in the memory, nothing is read or written outside the ring.
 
-use crate::sync::{AtomicU64, Ordering, publish};
+use crate::sync::{AtomicU64, Ordering, Publisher};
 
 /// Bytes in front of every payload.
 pub(crate) const WORD: usize = 8;
@@ -24,6 +24,10 @@ pub(crate) trait Memory {
     fn load_word(&self, offset: usize) -> u64;
     fn copy_in(&self, offset: usize, bytes: &[u8]);
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
+    /// The producer is about to write here, and to publish.
+    fn will_write(&self, _offset: usize) {}
+    /// The consumer is about to read here.
+    fn will_read(&self, _offset: usize) {}
 }
 
 /// The peer wrote what no peer of this version writes.
@@ -68,6 +72,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Producer<M> {
     memory: M,
+    publisher: Publisher,
     tail: u64,
     /// The head as last seen: never ahead of the real one.
     head: u64,
@@ -79,7 +84,12 @@ impl<M: Memory> Producer<M> {
         let tail = memory.tail().load(Ordering::Acquire);
         let head = memory.head().load(Ordering::Acquire);
         check_start(tail, head, memory.capacity())?;
-        Ok(Self { memory, tail, head })
+        Ok(Self {
+            memory,
+            publisher: Publisher::new(),
+            tail,
+            head,
+        })
     }
 
     pub(crate) fn memory(&self) -> &M {
@@ -92,6 +102,8 @@ impl<M: Memory> Producer<M> {
         let capacity = self.memory.capacity();
         debug_assert!(len <= max_message(capacity));
         let offset = self.tail as usize & (capacity - 1);
+        // The lines of frame and position are fetched side by side, not one after another.
+        self.memory.will_write(offset);
         let to_end = capacity - offset;
         let size = frame(len);
         let filler = if size <= to_end { 0 } else { to_end };
@@ -133,7 +145,7 @@ impl<M: Memory> Producer<M> {
         self.memory
             .store_word(room.offset - WORD, word(MESSAGE, len));
         self.tail = room.frame + frame(len) as u64;
-        publish(self.memory.tail(), self.tail);
+        self.publisher.publish(self.memory.tail(), self.tail);
     }
 
     #[inline]
@@ -146,6 +158,7 @@ impl<M: Memory> Producer<M> {
 #[derive(Debug)]
 pub(crate) struct Consumer<M> {
     memory: M,
+    publisher: Publisher,
     head: u64,
     /// The tail as last seen: never ahead of the real one.
     tail: u64,
@@ -157,7 +170,12 @@ impl<M: Memory> Consumer<M> {
         let head = memory.head().load(Ordering::Acquire);
         let tail = memory.tail().load(Ordering::Acquire);
         check_start(tail, head, memory.capacity())?;
-        Ok(Self { memory, head, tail })
+        Ok(Self {
+            memory,
+            publisher: Publisher::new(),
+            head,
+            tail,
+        })
     }
 
     pub(crate) fn memory(&self) -> &M {
@@ -172,6 +190,8 @@ impl<M: Memory> Consumer<M> {
             // Acquire: what the producer wrote before its tail is visible.
             let tail = self.memory.tail().load(Ordering::Acquire);
             if tail == self.head {
+                // The message's lines travel while the position's does, not after it.
+                self.memory.will_read(self.head as usize & (capacity - 1));
                 return Ok(None);
             }
             check_distance(tail, self.head, capacity)?;
@@ -216,7 +236,7 @@ impl<M: Memory> Consumer<M> {
     #[inline]
     pub(crate) fn consume(&mut self, found: Found) {
         self.head = found.end;
-        publish(self.memory.head(), self.head);
+        self.publisher.publish(self.memory.head(), self.head);
     }
 }
 

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use crate::layout::{
     BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Status, VERSION,
 };
-use crate::ring::Memory;
+use crate::ring::{Memory, WORD};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What keeps the peer from making the memory shorter under our feet.
@@ -253,6 +253,49 @@ impl Memory for Mapping {
         // bytes are a valid message.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
     }
+
+    #[inline]
+    fn will_write(&self, offset: usize) {
+        fetch_for_writing(ptr::from_ref(self.tail()).cast());
+        let at = self.at(offset, WORD).as_ptr();
+        fetch_for_writing(at);
+        fetch_for_writing(at.wrapping_add(LINE));
+    }
+
+    #[inline]
+    fn will_read(&self, offset: usize) {
+        let at = self.at(offset, WORD).as_ptr();
+        fetch_for_reading(at);
+        fetch_for_reading(at.wrapping_add(LINE));
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Asks for a line with the right to write it. A hint: any address will do.
+#[inline]
+fn fetch_for_writing(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `prefetchw` changes nothing but the caches and never faults; every processor of
+    // this architecture takes it, at worst as an instruction that does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Asks for a line. A hint: any address will do.
+#[inline]
+fn fetch_for_reading(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing but the caches and never faults.
+    unsafe {
+        std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// The processor that this thread runs on: by the vDSO, no system call.
