@@ -1,0 +1,159 @@
+//! The facts of the kernel that this crate relies on. Every signal goes to the calling thread,
+//! which blocks it, so the other tests of this process never see it.
+#![expect(
+    unsafe_code,
+    reason = "signals have no safe API; the facts are those of the bare calls"
+)]
+
+use std::mem::{offset_of, zeroed};
+use std::ptr;
+
+/// The words of a `siginfo_t`: 16 of 8 bytes.
+type Words = [u64; 16];
+
+fn signal() -> i32 {
+    libc::SIGRTMIN() + 5
+}
+
+fn set() -> libc::sigset_t {
+    // SAFETY: zeros are a valid set, and the calls below keep it one.
+    unsafe {
+        let mut set = zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal());
+        set
+    }
+}
+
+fn block() {
+    let set = set();
+    // SAFETY: a valid set; the mask is this thread's own.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+}
+
+/// A pidfd of the calling thread.
+fn this_thread() -> i32 {
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    // SAFETY: two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, libc::PIDFD_THREAD) };
+    assert!(fd >= 0, "PIDFD_THREAD needs Linux 6.9");
+    i32::try_from(fd).unwrap()
+}
+
+/// A siginfo of SI_QUEUE in which every word has its own value.
+fn info(first: u64) -> Words {
+    let mut info: Words = std::array::from_fn(|word| first + word as u64);
+    let code = i64::from(libc::SI_QUEUE) as u64 & 0xFFFF_FFFF;
+    info[0] = 77 << 32 | signal() as u64;
+    info[1] = code;
+    info
+}
+
+fn queue(pidfd: i32, info: *const Words) -> i32 {
+    // SAFETY: null or 128 readable bytes.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal(), info, 0) };
+    if done == 0 {
+        0
+    } else {
+        std::io::Error::last_os_error().raw_os_error().unwrap()
+    }
+}
+
+fn take() -> Option<Words> {
+    let mut info: Words = [u64::MAX; 16];
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let (set, place) = (set(), (&raw mut info).cast());
+    // SAFETY: room for a siginfo_t, and valid constants.
+    let taken = unsafe { libc::sigtimedwait(&raw const set, place, &raw const now) };
+    (taken == signal()).then_some(info)
+}
+
+#[test]
+fn forty_eight_bytes_of_a_siginfo_travel() {
+    block();
+    assert_eq!(offset_of!(libc::siginfo_t, si_errno), 4);
+    let sent = info(1000);
+    assert_eq!(queue(this_thread(), &raw const sent), 0);
+    let got = take().expect("it is there when the call returns");
+    assert_eq!(got[0], sent[0], "number and si_errno");
+    assert_eq!(got[3..6], sent[3..6], "si_value and the 16 bytes behind it");
+    assert_eq!(got[6..], [0; 10], "the rest is cleared");
+}
+
+#[test]
+fn signals_of_one_number_keep_their_order() {
+    block();
+    let pidfd = this_thread();
+    for first in 0..100 {
+        assert_eq!(queue(pidfd, &info(first)), 0);
+    }
+    for first in 0..100 {
+        assert_eq!(take().unwrap()[3], first + 3);
+    }
+    assert!(take().is_none());
+}
+
+#[test]
+fn a_signal_to_a_thread_is_for_that_thread_alone() {
+    block();
+    let pidfd = this_thread();
+    assert_eq!(queue(pidfd, &info(7)), 0);
+    std::thread::spawn(|| assert!(take().is_none()))
+        .join()
+        .unwrap();
+    assert!(take().is_some());
+}
+
+#[test]
+fn a_thread_that_ended_is_told_from_one_that_is_there() {
+    block();
+    let pidfd = std::thread::spawn(|| {
+        block();
+        this_thread()
+    })
+    .join()
+    .unwrap();
+    // join returns a moment before the kernel is done with the thread.
+    let gone = (0..1_000_000).any(|_| queue(pidfd, &info(7)) == libc::ESRCH);
+    assert!(gone);
+}
+
+#[test]
+fn a_signal_without_siginfo_is_not_of_si_queue() {
+    block();
+    assert_eq!(queue(this_thread(), ptr::null()), 0);
+    let got = take().unwrap();
+    assert_ne!(got[1] as u32 as i32, libc::SI_QUEUE);
+}
+
+#[test]
+fn the_mask_of_a_waiting_thread_shows_the_signal_unblocked() {
+    let (told, tid) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        block();
+        told.send((
+            rustix::thread::gettid().as_raw_nonzero().get(),
+            this_thread(),
+        ))
+        .unwrap();
+        let (mut info, set): (Words, _) = ([0; 16], set());
+        // SAFETY: room for a siginfo_t, and a valid set.
+        unsafe { libc::sigtimedwait(&raw const set, (&raw mut info).cast(), ptr::null()) }
+    });
+    let (tid, pidfd) = tid.recv().unwrap();
+    let bit = 1u64 << (signal() - 1);
+    let shows_unblocked = || {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).unwrap();
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigBlk:"))
+            .unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & bit == 0
+    };
+    assert!((0..1_000_000).any(|_| shows_unblocked()));
+    assert_eq!(queue(pidfd, &info(0)), 0);
+    assert_eq!(waiter.join().unwrap(), signal());
+}
