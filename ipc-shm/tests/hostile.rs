@@ -184,8 +184,8 @@ fn memory_that_changes_under_the_call_hurts_nobody() {
                 let value = match state >> 58 & 3 {
                     0 => state >> 20,
                     1 => (state >> 30) % 1024 * 8,
-                    2 => MESSAGE | (state >> 30) % 4096,
-                    _ => FILLER | (state >> 30) % 4096,
+                    2 => MESSAGE | ((state >> 30) % 4096),
+                    _ => FILLER | ((state >> 30) % 4096),
                 };
                 rustix::io::pwrite(&memory, &value.to_ne_bytes(), place).unwrap();
             }
