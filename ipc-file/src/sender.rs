@@ -26,6 +26,8 @@ pub struct Sender {
     /// The last known end of the free space: the receiver's progress plus the size of the log.
     free: u64,
     checked: u64,
+    /// The receiver is known to be gone, and stays so.
+    gone: bool,
     /// A failed `fdatasync(2)` may have dropped data that a second one would not report.
     poisoned: bool,
     pub(crate) released: Cell<bool>,
@@ -40,6 +42,7 @@ impl Sender {
             waiter,
             free: 0,
             checked: 0,
+            gone: false,
             poisoned: false,
             released: Cell::new(false),
         }
@@ -103,7 +106,7 @@ impl Sender {
             return Err(SendError::Closed);
         }
         let now = sys::coarse_millis();
-        if now.wrapping_sub(self.checked) < CHECK_MILLIS {
+        if now.wrapping_sub(self.checked) < CHECK_MILLIS && !self.gone {
             return Ok(());
         }
         self.ask_lifeline()?;
@@ -112,8 +115,10 @@ impl Sender {
     }
 
     #[cold]
-    fn ask_lifeline(&self) -> Result<(), SendError> {
-        match self.link.lifeline.peer() {
+    fn ask_lifeline(&mut self) -> Result<(), SendError> {
+        let peer = self.link.lifeline.peer();
+        self.gone = peer != Peer::Alive;
+        match peer {
             Peer::Alive => Ok(()),
             Peer::Closed => Err(SendError::Closed),
             Peer::Died => Err(SendError::PeerDied),
