@@ -186,8 +186,10 @@ extern "C" fn put_back(signo: i32, info: *mut libc::siginfo_t, context: *mut lib
     let mask = unsafe { &raw mut (*context).uc_sigmask };
     // SAFETY: a valid set, by the line above.
     unsafe { libc::sigaddset(mask, signo) };
+    // SAFETY: takes no argument.
+    let errno = unsafe { libc::__errno_location() };
     // SAFETY: the calling thread's own errno, which the interrupted code may be about to read.
-    let errno = unsafe { &mut *libc::__errno_location() };
+    let errno = unsafe { &mut *errno };
     let before = *errno;
     // SAFETY: takes no argument.
     let own = unsafe { libc::getpid() };
@@ -270,8 +272,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Recei
                 let length = data as usize - message as usize;
                 let count = (head.cmsg_len as usize).saturating_sub(length) / size_of::<i32>();
                 for index in 0..count {
+                    let place = data.cast::<i32>().wrapping_add(index);
                     // SAFETY: `cmsg_len` counts so many descriptors.
-                    let fd = unsafe { data.cast::<i32>().add(index).read_unaligned() };
+                    let fd = unsafe { place.read_unaligned() };
                     // SAFETY: the kernel has just given this descriptor to us alone.
                     let descriptor = unsafe { OwnedFd::from_raw_fd(fd) };
                     received.descriptor.get_or_insert(descriptor);
