@@ -59,6 +59,8 @@ impl Number {
         let bit = bit(self.0);
         // Relaxed: threads that see the bit late look for themselves; nothing else hangs on it.
         if BLOCKED.load(Ordering::Relaxed) & bit != 0 {
+            // Usually it is already; a thread of the host may have emptied its mask since.
+            sys::block(self.0);
             return Ok(true);
         }
         let others = || {

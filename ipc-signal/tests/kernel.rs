@@ -16,13 +16,13 @@ fn signal() -> i32 {
 }
 
 fn set() -> libc::sigset_t {
-    // SAFETY: zeros are a valid set, and the calls below keep it one.
-    unsafe {
-        let mut set = zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, signal());
-        set
-    }
+    // SAFETY: zeros are a valid set.
+    let mut set = unsafe { zeroed() };
+    // SAFETY: a valid set.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    // SAFETY: a valid set.
+    unsafe { libc::sigaddset(&raw mut set, signal()) };
+    set
 }
 
 fn block() {
