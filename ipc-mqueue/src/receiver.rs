@@ -85,12 +85,22 @@ impl Receiver {
     fn recv_slowly(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Received, RecvError> {
         let mut polled = Polled::Ready;
         loop {
+            if self.gone.is_none() && wait != Wait::Never {
+                let watched = [
+                    (self.inbox.mqd().as_fd(), Interest::Read),
+                    (self.lifeline.as_fd(), Interest::Read),
+                ];
+                polled = poll(watched, wait).map_err(|error| RecvError::io("ppoll", error))?;
+                if let Some(received) = self.inbox.fetch(buffer, Patience::None)? {
+                    return Ok(received);
+                }
+            }
             if self.gone.is_none() {
                 self.gone = Some(self.lifeline.peer()).filter(|peer| *peer != Peer::Alive);
             }
             // Once more after the look at the lifeline: the sender may have sent its last message
             // and gone between the attempt before and that look. After it nothing can come.
-            if (self.gone.is_some() || wait != Wait::Never)
+            if self.gone.is_some()
                 && let Some(received) = self.inbox.fetch(buffer, Patience::None)?
             {
                 return Ok(received);
@@ -105,11 +115,6 @@ impl Receiver {
                 }
                 None => {}
             }
-            let watched = [
-                (self.inbox.mqd().as_fd(), Interest::Read),
-                (self.lifeline.as_fd(), Interest::Read),
-            ];
-            polled = poll(watched, wait).map_err(|error| RecvError::io("ppoll", error))?;
         }
     }
 

@@ -132,23 +132,22 @@ impl Sender {
     /// The queue is full.
     #[cold]
     fn send_slowly(&mut self, message: &[u8], priority: u32, wait: Wait) -> Result<(), SendError> {
-        let mut polled = Polled::Ready;
+        if wait == Wait::Never {
+            return self.check().and(Err(SendError::Full));
+        }
         loop {
-            self.check()?;
-            if wait != Wait::Never && self.attempt(message, priority, Patience::None)? {
-                return Ok(());
-            }
-            if wait == Wait::Never {
-                return Err(SendError::Full);
-            }
-            if polled == Polled::TimedOut || wait.is_over() {
-                return Err(SendError::TimedOut);
-            }
             let watched = [
                 (self.mqd.as_fd(), Interest::Write),
                 (self.lifeline.as_fd(), Interest::Read),
             ];
-            polled = poll(watched, wait).map_err(|error| SendError::io("ppoll", error))?;
+            let polled = poll(watched, wait).map_err(|error| SendError::io("ppoll", error))?;
+            if self.attempt(message, priority, Patience::None)? {
+                return Ok(());
+            }
+            self.check()?;
+            if polled == Polled::TimedOut || wait.is_over() {
+                return Err(SendError::TimedOut);
+            }
         }
     }
 
