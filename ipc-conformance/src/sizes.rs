@@ -112,7 +112,7 @@ cases! {
         let (tx, mut rx) = pair::<C>();
         let length = longest(rx.limits()).min(100);
         let sender = case.start("sender", send_all::<C>, (End::new(tx), vec![length, 1, length]));
-        let mut buffer = vec![0xaa; 200];
+        let mut buffer = [0xaa; 200];
         for small in [length - 1, 0, 1, length - 1] {
             case.step(&format!("receiving {length} B into {small} B"));
             let refused = rx.recv(&mut buffer[..small]);

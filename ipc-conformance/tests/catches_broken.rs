@@ -15,7 +15,7 @@ ipc_conformance::support!();
 fn caught(case: impl FnOnce(), reason: &str) {
     // Long enough for every case on a busy machine, short enough for a hang.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        with_patience(Duration::from_secs(8), case)
+        with_patience(Duration::from_secs(8), case);
     }));
     let panic = outcome.expect_err("the flaw was not caught");
     let text = message(&*panic);
