@@ -24,7 +24,7 @@ pub(crate) trait Memory {
     fn load_word(&self, offset: usize) -> u64;
     fn copy_in(&self, offset: usize, bytes: &[u8]);
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
-    /// The producer is about to write here, and to publish.
+    /// The producer is about to write here.
     fn will_write(&self, _offset: usize) {}
     /// The consumer is about to read here.
     fn will_read(&self, _offset: usize) {}
@@ -102,7 +102,7 @@ impl<M: Memory> Producer<M> {
         let capacity = self.memory.capacity();
         debug_assert!(len <= max_message(capacity));
         let offset = self.tail as usize & (capacity - 1);
-        // The lines of frame and position are fetched side by side, not one after another.
+        // The frame's lines are fetched side by side while the rest is worked out.
         self.memory.will_write(offset);
         let to_end = capacity - offset;
         let size = frame(len);

@@ -256,7 +256,6 @@ impl Memory for Mapping {
 
     #[inline]
     fn will_write(&self, offset: usize) {
-        fetch_for_writing(ptr::from_ref(self.tail()).cast());
         let at = self.at(offset, WORD).as_ptr();
         fetch_for_writing(at);
         fetch_for_writing(at.wrapping_add(LINE));
