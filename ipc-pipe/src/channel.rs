@@ -1,11 +1,10 @@
-use std::os::fd::OwnedFd;
-
 use ipc_core::{
     Arity, BackPressure, Boundaries, Capabilities, Channel, Consumers, DeathNotice, Empty, Name,
     OpenError, Order, Readiness, Retention, Wait,
 };
 
 use crate::notes::Notes;
+use crate::sys::Descriptor;
 use crate::{Listener, Options, Receiver, Sender, fifo, frame, sys};
 
 /// Channels over pipes, and over FIFOs where they need a name.
@@ -39,6 +38,8 @@ impl Channel for Pipe {
     fn pair(options: &Options) -> Result<(Sender, Receiver), OpenError> {
         check(options)?;
         let (reader, writer) = sys::pipe()?;
+        let reader = Descriptor::new(reader)?;
+        let writer = Descriptor::new(writer)?;
         let notes = Notes::anonymous()?;
         notes.sender_opened()?;
         let receiver = Receiver::new(reader, notes.try_clone()?, options);
@@ -57,7 +58,7 @@ impl Channel for Pipe {
     }
 }
 
-fn sender(writer: OwnedFd, notes: Notes, options: &Options) -> Sender {
+fn sender(writer: Descriptor, notes: Notes, options: &Options) -> Sender {
     // A wish; see `Options::capacity`.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, options.capacity);
     Sender::new(writer, notes, options)

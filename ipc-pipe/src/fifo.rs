@@ -14,7 +14,8 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::notes::Notes;
-use crate::{Options, Receiver, frame, sys};
+use crate::sys::Descriptor;
+use crate::{Options, Receiver, frame};
 
 /// How long a sender sleeps between two looks for its listener.
 const RETRY: Duration = Duration::from_millis(2);
@@ -32,7 +33,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 struct Fifo {
-    reader: OwnedFd,
+    reader: Descriptor,
     notes: Notes,
     /// Device and inode, so that only what this listener made is removed.
     identity: (u64, u64),
@@ -106,14 +107,12 @@ impl Fifo {
             .and_then(|()| open_reader(lock.path()))
             .and_then(|reader| {
                 rustix::fs::flock(&reader, FlockOperation::NonBlockingLockExclusive)?;
-                // Non-blocking was for the open alone, which else waits for a writer (fifo(7)).
-                rustix::fs::fcntl_setfl(&reader, OFlags::empty())?;
                 let stat = rustix::fs::fstat(&reader)?;
                 Ok((reader, (stat.st_dev, stat.st_ino)))
             });
         match made {
             Ok((reader, identity)) => Ok(Self {
-                reader,
+                reader: Descriptor::new(reader)?,
                 notes: Notes::from_fd(notes)?,
                 identity,
             }),
@@ -126,7 +125,7 @@ impl Fifo {
 }
 
 /// Opens the FIFO at the name for writing, waiting for a listener.
-pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(OwnedFd, Notes), OpenError> {
+pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError> {
     loop {
         match try_connect(name) {
             Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
@@ -139,7 +138,7 @@ pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(OwnedFd, Notes), OpenE
     }
 }
 
-fn try_connect(name: &Name) -> Result<(OwnedFd, Notes), OpenError> {
+fn try_connect(name: &Name) -> Result<(Descriptor, Notes), OpenError> {
     let lock = name.lock()?;
     if !lock.holds(FileType::Fifo)? {
         return Err(OpenError::NotFound);
@@ -166,10 +165,10 @@ fn try_connect(name: &Name) -> Result<(OwnedFd, Notes), OpenError> {
         // Another sender came first; the listener is about to put up a new FIFO.
         return Err(OpenError::NotFound);
     }
-    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).map_err(|e| OpenError::io("fcntl", e))?;
+    let writer = Descriptor::new(writer)?;
     notes.sender_opened()?;
     // Into an empty pipe with a reader: neither waits nor fails, unless the listener just died.
-    match sys::write_now(&writer, &[std::io::IoSlice::new(&frame::HELLO)]) {
+    match writer.write_now(&[std::io::IoSlice::new(&frame::HELLO)]) {
         Ok(_) => Ok((writer, notes)),
         Err(Errno::PIPE) => Err(OpenError::NotFound),
         Err(error) => Err(OpenError::io("pwritev2", error)),

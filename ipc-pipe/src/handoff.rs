@@ -16,6 +16,7 @@ use rustix::fs::{FileType, OFlags};
 use crate::frame::HEADER;
 use crate::notes::Notes;
 use crate::sender::Abandoned;
+use crate::sys::Descriptor;
 use crate::{Options, Receiver, Sender, frame};
 
 const VERSION: u8 = 1;
@@ -36,7 +37,7 @@ fn record(strategy: WaitStrategy, max_message: usize) -> Vec<u8> {
 }
 
 /// Checks what came and gives the pipe, its notes, the options and the rest of the record.
-fn open(parts: Parts, access: OFlags) -> Result<(OwnedFd, Notes, Options, Vec<u8>), OpenError> {
+fn open(parts: Parts, access: OFlags) -> Result<(Descriptor, Notes, Options, Vec<u8>), OpenError> {
     let foreign = || OpenError::Incompatible {
         what: "these are not the parts of a pipe's end",
     };
@@ -72,14 +73,12 @@ fn open(parts: Parts, access: OFlags) -> Result<(OwnedFd, Notes, Options, Vec<u8
             what: "the descriptor is the pipe's other end",
         });
     }
-    // A peer that left it non-blocking would turn each blocking call into a busy loop.
-    rustix::fs::fcntl_setfl(&pipe, flags - OFlags::NONBLOCK)
-        .map_err(|e| OpenError::io("fcntl", e))?;
     let options = Options {
         max_message,
         strategy,
         ..Options::default()
     };
+    let pipe = Descriptor::new(pipe)?;
     Ok((pipe, Notes::from_fd(notes)?, options, rest.to_vec()))
 }
 
@@ -91,7 +90,7 @@ impl Handoff for Sender {
         data.extend_from_slice(&(len as u64).to_le_bytes());
         data.extend_from_slice(&(done as u64).to_le_bytes());
         Ok(Parts {
-            descriptors: vec![self.pipe.try_clone()?, duplicate(&self.notes)?],
+            descriptors: vec![self.pipe.duplicate()?, duplicate(&self.notes)?],
             data,
         })
     }
@@ -128,7 +127,7 @@ impl Handoff for Receiver {
         let mut data = record(self.waiter.strategy(), self.max_message);
         data.extend_from_slice(&self.buffer[self.start..self.end]);
         Ok(Parts {
-            descriptors: vec![self.pipe.try_clone()?, duplicate(&self.notes)?],
+            descriptors: vec![self.pipe.duplicate()?, duplicate(&self.notes)?],
             data,
         })
     }

@@ -1,12 +1,13 @@
 use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 
+use crate::Options;
 use crate::frame::{self, Front, HEADER, PIPE_BUF};
 use crate::notes::Notes;
-use crate::{Options, sys};
+use crate::sys::Descriptor;
 
 /// What one read takes in at most while frames are short: the kernel's default pipe.
 const INTAKE: usize = 16 * PIPE_BUF;
@@ -14,7 +15,7 @@ const INTAKE: usize = 16 * PIPE_BUF;
 /// The reading end of a pipe.
 #[derive(Debug)]
 pub struct Receiver {
-    pub(crate) pipe: OwnedFd,
+    pub(crate) pipe: Descriptor,
     pub(crate) notes: Notes,
     pub(crate) waiter: Waiter,
     pub(crate) max_message: usize,
@@ -27,7 +28,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new(pipe: OwnedFd, notes: Notes, options: &Options) -> Self {
+    pub(crate) fn new(pipe: Descriptor, notes: Notes, options: &Options) -> Self {
         let capacity = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(PIPE_BUF);
         Self {
             pipe,
@@ -71,14 +72,14 @@ impl Receiver {
             end,
             ..
         } = self;
-        let pipe = pipe.as_fd();
+        let pipe = &*pipe;
         let room = &mut buffer[*end..];
         let failed = |error| RecvError::io("preadv2", error);
         let len = if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
-            sys::read(pipe, room).map_err(|e| RecvError::io("read", e))?
+            pipe.read(room).map_err(|e| RecvError::io("read", e))?
         } else {
             loop {
-                let mut attempt = || sys::read_now(pipe, &mut *room).map_err(failed);
+                let mut attempt = || pipe.read_now(&mut *room).map_err(failed);
                 if let Some(len) = attempt()? {
                     break len;
                 }
@@ -89,9 +90,9 @@ impl Receiver {
                     break len;
                 }
                 if wait == Wait::Forever {
-                    break sys::read(pipe, room).map_err(|e| RecvError::io("read", e))?;
+                    break pipe.read(room).map_err(|e| RecvError::io("read", e))?;
                 }
-                match poll([(pipe, Interest::Read)], wait) {
+                match poll([(pipe.as_fd(), Interest::Read)], wait) {
                     Ok(Polled::Ready) => {}
                     Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
                     Err(error) => return Err(RecvError::io("ppoll", error)),

@@ -1,19 +1,20 @@
 use std::cell::Cell;
 use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 
+use crate::Options;
 use crate::frame::{self, HEADER, PIPE_BUF, SHORT};
 use crate::notes::Notes;
-use crate::{Options, sys};
+use crate::sys::Descriptor;
 
 /// The writing end of a pipe.
 #[derive(Debug)]
 pub struct Sender {
-    pub(crate) pipe: OwnedFd,
+    pub(crate) pipe: Descriptor,
     pub(crate) notes: Notes,
     pub(crate) waiter: Waiter,
     pub(crate) max_message: usize,
@@ -38,7 +39,7 @@ pub(crate) struct Abandoned {
 }
 
 impl Sender {
-    pub(crate) fn new(pipe: OwnedFd, notes: Notes, options: &Options) -> Self {
+    pub(crate) fn new(pipe: Descriptor, notes: Notes, options: &Options) -> Self {
         let capacity = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(PIPE_BUF);
         Self {
             pipe,
@@ -105,14 +106,7 @@ impl Sender {
             ..
         } = self;
         // A write of at most PIPE_BUF bytes is never partial (pipe(7)).
-        write_some(
-            pipe.as_fd(),
-            notes,
-            waiter,
-            &[IoSlice::new(&scratch[..len])],
-            wait,
-        )
-        .map(drop)
+        write_some(pipe, notes, waiter, &[IoSlice::new(&scratch[..len])], wait).map(drop)
     }
 
     fn write_long(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
@@ -136,7 +130,7 @@ impl Sender {
                 waiter,
                 ..
             } = self;
-            match write_some(pipe.as_fd(), notes, waiter, &buffers, wait) {
+            match write_some(pipe, notes, waiter, &buffers, wait) {
                 Ok(written) => done += written,
                 Err(error) => {
                     let len = message.len();
@@ -175,7 +169,7 @@ impl Sender {
                 waiter,
                 ..
             } = self;
-            let done = done + write_some(pipe.as_fd(), notes, waiter, &rest, wait)?;
+            let done = done + write_some(pipe, notes, waiter, &rest, wait)?;
             self.abandoned = (done < HEADER + len + 1).then_some(Abandoned { len, done });
         }
         Ok(())
@@ -184,7 +178,7 @@ impl Sender {
 
 /// Writes something of `buffers`, waiting for room as the strategy and `wait` say.
 fn write_some(
-    pipe: BorrowedFd<'_>,
+    pipe: &Descriptor,
     notes: &Notes,
     waiter: &mut Waiter,
     buffers: &[IoSlice<'_>],
@@ -196,10 +190,10 @@ fn write_some(
         error => SendError::io("pwritev2", error),
     };
     if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
-        return sys::write_waiting(pipe, buffers).map_err(failed);
+        return pipe.write_waiting(buffers).map_err(failed);
     }
     loop {
-        let attempt = || sys::write_now(pipe, buffers).map_err(failed);
+        let attempt = || pipe.write_now(buffers).map_err(failed);
         if let Some(written) = attempt()? {
             return Ok(written);
         }
@@ -210,9 +204,9 @@ fn write_some(
             return Ok(written);
         }
         if wait == Wait::Forever {
-            return sys::write_waiting(pipe, buffers).map_err(failed);
+            return pipe.write_waiting(buffers).map_err(failed);
         }
-        match poll([(pipe, Interest::Write)], wait) {
+        match poll([(pipe.as_fd(), Interest::Write)], wait) {
             Ok(Polled::Ready) => {}
             Ok(Polled::TimedOut) => return Err(SendError::TimedOut),
             Err(error) => return Err(SendError::io("ppoll", error)),

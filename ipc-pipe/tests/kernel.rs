@@ -100,9 +100,20 @@ fn a_fifo_without_a_reader_refuses_a_non_blocking_writer() {
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
         Mode::empty(),
     );
-    let accepted = open(&path, flags, Mode::empty()).map(drop);
+    let writer = open(&path, flags, Mode::empty());
+    // Where a nameless pipe answers EAGAIN: why a FIFO's descriptors are non-blocking instead.
+    let nowait = reader
+        .as_ref()
+        .map(|reader| preadv2(reader, &mut [IoSliceMut::new(&mut [0; 1])], HERE, NOWAIT));
+    let plain = reader
+        .as_ref()
+        .map(|reader| rustix::io::read(reader, &mut [0; 1]));
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(refused, Err(Errno::NXIO));
-    assert!(reader.is_ok());
-    assert_eq!(accepted, Ok(()));
+    assert!(writer.is_ok());
+    assert!(
+        matches!(nowait, Ok(Err(Errno::OPNOTSUPP | Errno::AGAIN))),
+        "{nowait:?}"
+    );
+    assert_eq!(plain, Ok(Err(Errno::AGAIN)));
 }
