@@ -2,11 +2,17 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use ipc_core::{Limit, OpenError};
+use ipc_core::wait::poll;
+use ipc_core::{Limit, OpenError, Wait};
 
 use crate::sys;
-use crate::threads::{self, bit};
+use crate::threads::{self, Others, bit};
+
+/// Looks at the other threads until they have settled, and the pause between two.
+const LOOKS: u32 = 50;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Numbers that a receiver of this process uses now.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
@@ -63,12 +69,23 @@ impl Number {
             sys::block(self.0);
             return Ok(true);
         }
-        let others = || {
+        // Twice in a row, for a thread that the first look missed.
+        let mut settled = 0;
+        for _ in 0..LOOKS {
             let own = TAKEN.load(Ordering::Relaxed);
-            threads::others_block_all(own).map_err(|e| OpenError::io("read /proc/self/task", e))
-        };
-        // Twice, for a thread that the first look missed.
-        if !others()? || !others()? {
+            match threads::others(own).map_err(|e| OpenError::io("read /proc/self/task", e))? {
+                Others::Block => settled += 1,
+                Others::Differ => return Ok(false),
+                Others::Unsettled => {
+                    settled = 0;
+                    let _ = poll([], Wait::at_most(PAUSE));
+                }
+            }
+            if settled == 2 {
+                break;
+            }
+        }
+        if settled < 2 {
             return Ok(false);
         }
         sys::guard(self.0).map_err(|e| OpenError::io("sigaction", e))?;

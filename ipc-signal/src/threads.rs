@@ -44,25 +44,36 @@ fn parse(status: &str) -> Option<Signals> {
     })
 }
 
-/// Whether every other thread of this process has settled on blocking all real-time signals, but
-/// for those in `own`: it sleeps so. A thread that is just being started, or starts another, blocks
-/// everything for a moment too (glibc's `pthread_create(3)`), but it runs meanwhile.
-pub(crate) fn others_block_all(own: u64) -> io::Result<bool> {
-    let all = sys::range().map(bit).fold(own, |all, bit| all | bit);
+/// What the other threads of this process do with real-time signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// There are none, or they sleep with all of them blocked: they have settled on that.
+    Block,
+    /// One blocks them and runs. It may settle, or be one that is just being started or starts
+    /// another: glibc's `pthread_create(3)` blocks everything for that moment.
+    Unsettled,
+    /// One does not block them.
+    Differ,
+}
+
+/// Looks at every thread but the calling one, at all real-time signals but those in `own`.
+pub(crate) fn others(own: u64) -> io::Result<Others> {
+    let all = sys::range().map(bit).fold(0, |all, bit| all | bit);
     let this = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let mut others = Others::Block;
     for thread in fs::read_dir("/proc/self/task")? {
         let thread = thread?;
         if thread.file_name() == *this {
             continue;
         }
-        // One that ended meanwhile may have started another: no.
-        let settled = of(&thread.path().join("status"))
-            .is_ok_and(|signals| signals.asleep && signals.blocked | own == all | signals.blocked);
-        if !settled {
-            return Ok(false);
+        match of(&thread.path().join("status")) {
+            Ok(signals) if all & !(signals.blocked | own) != 0 => return Ok(Others::Differ),
+            Ok(signals) if signals.asleep => {}
+            // One that ended meanwhile may have started another.
+            Ok(_) | Err(_) => others = Others::Unsettled,
         }
     }
-    Ok(true)
+    Ok(others)
 }
 
 #[cfg(test)]
