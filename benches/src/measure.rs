@@ -211,7 +211,7 @@ impl Contestant {
 
     fn run(&mut self, messages: u64, sample: bool) -> Outcome<Slice> {
         let expected = Duration::from_nanos((messages as f64 * self.ns_per_message) as u64);
-        let limit = Duration::from_secs(2) + 8 * expected;
+        let limit = Duration::from_secs(4) + 8 * expected;
         match &mut self.state {
             State::Running(pair) => match pair.run(Run { messages, sample }, limit) {
                 Ok(slice) => Ok(slice),
