@@ -12,8 +12,9 @@ use crate::Wait;
 pub enum WaitStrategy {
     /// Sleep in the kernel at once. The least processor time.
     Block,
-    /// Look without sleeping for [`SPIN_LIMIT`], then sleep; on a single processor, sleep at once.
-    /// The least latency while messages keep coming, at the price of a busy processor.
+    /// Look without sleeping for [`SPIN_LIMIT`], then sleep; on a machine with a single processor,
+    /// sleep at once. The least latency while messages keep coming, at the price of a busy
+    /// processor, and the worst choice for two processes bound to the same one.
     Spin,
     /// Look for as long as that has paid lately, at most [`ADAPTIVE_LIMIT`], then sleep.
     #[default]
@@ -28,8 +29,9 @@ pub const SPIN_LIMIT: Duration = Duration::from_millis(2);
 pub const ADAPTIVE_LIMIT: Duration = Duration::from_micros(50);
 
 /// After this many waits without a look, [`WaitStrategy::Adaptive`] tries once whether looking
-/// pays again.
-const PROBE_EVERY: u32 = 32;
+/// pays again; after twice as many the next time, and so on to [`PROBE_SELDOM`].
+const PROBE_FIRST: u32 = 32;
+const PROBE_SELDOM: u32 = 1024;
 
 /// Looks at a monotonic clock (about 28 ns through the vDSO) at every so many attempts.
 const LOOKS_PER_CLOCK: u32 = 32;
@@ -42,6 +44,8 @@ pub struct Waiter {
     budget: Duration,
     /// Adaptive only: waits since the last look.
     skipped: u32,
+    /// Adaptive only: how many of them there will be before the next.
+    patience: u32,
 }
 
 impl Waiter {
@@ -52,6 +56,7 @@ impl Waiter {
             strategy,
             budget: ADAPTIVE_LIMIT,
             skipped: 0,
+            patience: PROBE_FIRST,
         }
     }
 
@@ -105,10 +110,11 @@ impl Waiter {
             WaitStrategy::Spin => SPIN_LIMIT,
             WaitStrategy::Adaptive if self.budget.is_zero() => {
                 self.skipped += 1;
-                if self.skipped < PROBE_EVERY {
+                if self.skipped < self.patience {
                     return Duration::ZERO;
                 }
                 self.skipped = 0;
+                self.patience = (2 * self.patience).min(PROBE_SELDOM);
                 ADAPTIVE_LIMIT
             }
             WaitStrategy::Adaptive => self.budget,
@@ -118,6 +124,7 @@ impl Waiter {
 
     fn paid(&mut self) {
         self.budget = ADAPTIVE_LIMIT;
+        self.patience = PROBE_FIRST;
     }
 
     /// Four failures in a row end the looking: 50, 25, 12, 6 us.
@@ -129,7 +136,11 @@ impl Waiter {
     }
 }
 
-/// Whether this process may run on one processor only, where looking keeps the peer from running.
-/// Read once: a process that changes its affinity later keeps the first answer.
-static SINGLE_PROCESSOR: LazyLock<bool> =
-    LazyLock::new(|| rustix::thread::sched_getaffinity(None).is_ok_and(|set| set.count() == 1));
+/// Whether the machine has one processor, on which looking keeps the peer from running. It is not
+/// this process's affinity that counts: one that is bound to a processor may well have its peer on
+/// another, and [`WaitStrategy::Adaptive`] finds out.
+static SINGLE_PROCESSOR: LazyLock<bool> = LazyLock::new(|| {
+    // A list such as "0-3,8" (Documentation/ABI/stable/sysfs-devices-system-cpu).
+    std::fs::read_to_string("/sys/devices/system/cpu/online")
+        .is_ok_and(|online| !online.contains(['-', ',']))
+});
