@@ -7,7 +7,7 @@ use ipc_core::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::board::Ledger;
+use crate::board::{Gate, Ledger};
 use crate::content::{self, Random};
 use crate::harness::{Case, longest, pair, small};
 use crate::list::cases;
@@ -243,10 +243,13 @@ cases! {
     /// `TimedOut` while it is stopped, and its message when it goes on.
     fn a_stopped_sender_is_not_dead(case) {
         let (tx, mut rx) = pair::<C>();
-        let sender = case.start("sender", do_nothing_then_send::<C>, (End::new(tx), ()));
+        let gate = Gate::new();
+        let sender = case.start("sender", send_at_the_gate::<C>, (End::new(tx), gate.another()));
         until_all(sender.pid(), 'S');
         sender.signal(libc::SIGSTOP).expect("stop");
         until_all(sender.pid(), 'T');
+        // It would send now, if it ran.
+        gate.open();
         case.step("receiving from a stopped sender");
         for _ in 0..3 {
             let got = rx.recv_timeout(&mut [0; 64], Duration::from_millis(150));
@@ -262,10 +265,13 @@ cases! {
     /// Room is missing while it is stopped, and comes when it goes on.
     fn a_stopped_receiver_is_not_dead(case) {
         let (mut tx, rx) = small::<C>(WaitStrategy::default());
-        let receiver = case.start("receiver", receive_after_a_while::<C>, (End::new(rx), ()));
+        let gate = Gate::new();
+        let receiver = case.start("receiver", receive_at_the_gate::<C>, (End::new(rx), gate.another()));
         until_all(receiver.pid(), 'S');
         receiver.signal(libc::SIGSTOP).expect("stop");
         until_all(receiver.pid(), 'T');
+        // It would receive now, if it ran.
+        gate.open();
         let message = content::message(0, longest(tx.limits()).min(64));
         if fills::<C>() {
             fill::<C>(&mut tx);
@@ -283,20 +289,20 @@ cases! {
     }
 }
 
-fn do_nothing_then_send<C: Channel>(case: Case, (tx, _): (End<C::Sender>, ())) {
+fn send_at_the_gate<C: Channel>(case: Case, (tx, gate): (End<C::Sender>, Gate)) {
     let mut tx = tx.into_inner();
-    case.step("pausing before it sends");
-    pause(Duration::from_millis(300));
+    case.step("waiting to send");
+    gate.pass();
     case.step("sending after the stop");
     let length = longest(tx.limits()).min(64);
     tx.send(&content::message(0, length))
         .expect("the receiver waits");
 }
 
-fn receive_after_a_while<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
+fn receive_at_the_gate<C: Channel>(case: Case, (rx, gate): (End<C::Receiver>, Gate)) {
     let mut rx = rx.into_inner();
-    case.step("pausing before it receives");
-    pause(Duration::from_millis(300));
+    case.step("waiting to receive");
+    gate.pass();
     case.step("receiving after the stop");
     let mut buffer = [0; 64];
     let end = loop {
