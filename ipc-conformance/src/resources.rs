@@ -194,7 +194,11 @@ cases! {
         while descriptors().len() != before && !settled.is_over() {
             std::thread::yield_now();
         }
-        assert_eq!(descriptors().len(), before, "descriptors are left");
+        // One of a process that has just been joined may close a moment later, in the thread that
+        // reaps; a leak is one a round and stays.
+        procfs::until("the descriptors of processes that have ended to be closed", || {
+            descriptors().len() <= before
+        });
         let zombies: Vec<u32> =
             children().into_iter().filter(|pid| procfs::state(*pid) == Some('Z')).collect();
         assert!(zombies.is_empty(), "zombies: {zombies:?}");
