@@ -188,12 +188,6 @@ cases! {
         for _ in 0..30 {
             round();
         }
-        // `join` returns with the result; the thread that supervises processes closes its own
-        // descriptor of this one a moment later.
-        let settled = Wait::at_most(std::time::Duration::from_secs(5));
-        while descriptors().len() != before && !settled.is_over() {
-            std::thread::yield_now();
-        }
         // One of a process that has just been joined may close a moment later, in the thread that
         // reaps; a leak is one a round and stays.
         procfs::until("the descriptors of processes that have ended to be closed", || {
