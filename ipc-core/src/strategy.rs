@@ -52,6 +52,8 @@ impl Waiter {
     /// A waiter that has learnt nothing yet.
     #[must_use]
     pub fn new(strategy: WaitStrategy) -> Self {
+        // Here, because reading it allocates, which no message may.
+        LazyLock::force(&SINGLE_PROCESSOR);
         Self {
             strategy,
             budget: ADAPTIVE_LIMIT,
