@@ -11,6 +11,8 @@ use rustix::pipe::PipeFlags;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::procfs;
+
 /// A descriptor as an argument of a process.
 #[derive(Debug)]
 pub(crate) struct Fd(OwnedFd);
@@ -58,31 +60,67 @@ impl Board {
     }
 
     pub(crate) fn note(&self, side: &str, step: &str) {
-        let line = format!("{}\t{side}\t{step}\n", now().as_millis());
+        let thread = rustix::thread::gettid().as_raw_pid();
+        let line = format!("{}\t{thread}\t{side}\t{step}\n", now().as_millis());
         let _ = rustix::io::write(&self.0, line.as_bytes());
     }
 
-    /// The last step of each side and its age, one side a line.
-    pub(crate) fn summary(&self) -> String {
+    fn text(&self) -> String {
         let mut text = vec![0; rustix::fs::fstat(&self.0).map_or(0, |s| s.st_size as usize)];
         let length = rustix::io::pread(&self.0, &mut text, 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&text[..length]);
-        let mut last: Vec<(&str, &str, &str)> = Vec::new();
-        for line in text.lines() {
-            let mut fields = line.splitn(3, '\t');
-            let (Some(at), Some(side), Some(step)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            last.retain(|(_, known, _)| *known != side);
-            last.push((at, side, step));
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    }
+
+    /// The last step of one side.
+    pub(crate) fn last_step(&self, side: &str) -> Option<String> {
+        let text = self.text();
+        let mut notes = text.lines().rev().filter_map(Note::parse);
+        notes
+            .find(|note| note.side == side)
+            .map(|note| note.step.to_owned())
+    }
+
+    /// One side a line: its last step, whether it still runs, and since when.
+    pub(crate) fn summary(&self) -> String {
+        let text = self.text();
+        let mut last: Vec<Note<'_>> = Vec::new();
+        for note in text.lines().filter_map(Note::parse) {
+            last.retain(|known| known.side != note.side);
+            last.push(note);
         }
-        let now = now().as_millis();
-        let line = |(at, side, step): &(&str, &str, &str)| {
-            let age = now.saturating_sub(at.parse().unwrap_or(now));
-            format!("  {side}: {step} (since {age} ms)\n")
+        last.iter().map(Note::line).collect()
+    }
+}
+
+/// A line of the board.
+struct Note<'a> {
+    at: u128,
+    thread: u32,
+    side: &'a str,
+    step: &'a str,
+}
+
+impl<'a> Note<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.splitn(4, '\t');
+        Some(Self {
+            at: fields.next()?.parse().ok()?,
+            thread: fields.next()?.parse().ok()?,
+            side: fields.next()?,
+            step: fields.next()?,
+        })
+    }
+
+    fn line(&self) -> String {
+        // A thread's number stands for it in /proc as a process's does (proc(5)).
+        let state = match procfs::state(self.thread) {
+            None | Some('Z' | 'X') => "ended",
+            Some('S') => "asleep",
+            Some('T' | 't') => "stopped",
+            Some(_) => "running",
         };
-        last.iter().map(line).collect()
+        let age = now().as_millis().saturating_sub(self.at);
+        format!("  {}: {} ({state}, since {age} ms)\n", self.side, self.step)
     }
 }
 

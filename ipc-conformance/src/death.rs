@@ -1,5 +1,6 @@
 //! Promises 2, 3 and 4: what a death leaves, and how soon it is known.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipc_core::{
@@ -9,14 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::board::{Gate, Ledger};
 use crate::content::{self, Random};
-use crate::harness::{Case, longest, pair, small};
+use crate::harness::{Case, Peer, crosses, longest, pair, small};
 use crate::list::cases;
-use crate::procfs::{pause, until_all};
+use crate::procfs::{all_are, pause, until};
 use crate::timing::{NOTICE, prompt};
 use crate::waiting::{drain, fill, fills};
 
-/// As often as the issue of a kill needs to meet every moment of a send and a receive.
+/// Often enough to meet every moment of a send and of a receive.
 const KILLS: u64 = 100;
+
+/// Until a killer strikes: long enough that its victim's peer has fallen asleep by then.
+const SOON: Duration = Duration::from_millis(20);
 
 /// Lines of the ledger.
 const COMMITTED: u64 = 0;
@@ -68,9 +72,15 @@ fn receive_until_killed<C: Channel>(
     }
 }
 
-/// From nothing to 2 ms, short times more often.
+/// From nothing to 2 ms, each doubling as likely as the next.
 fn moment(random: &mut Random) -> Duration {
-    Duration::from_micros((1 << random.below(12)) as u64 * (random.next() % 1000) / 1000)
+    match random.below(12) {
+        0 => Duration::ZERO,
+        octave => {
+            let least = 512 << octave;
+            Duration::from_nanos(least + random.next() % least)
+        }
+    }
 }
 
 fn do_nothing<C: Channel>(case: Case, (_end, _): (End<C::Sender>, ())) {
@@ -83,16 +93,40 @@ fn ignore_messages<C: Channel>(case: Case, (_end, _): (End<C::Receiver>, ())) {
     pause(Duration::from_secs(3600));
 }
 
-/// Kills a process a little later, while this thread waits for what follows; says when.
-fn kill_soon(pid: u32) -> std::thread::JoinHandle<Instant> {
+/// Kills a side that much later, whatever this thread does meanwhile; says when.
+fn kill_after<R>(delay: Duration, victim: &Peer<R>) -> JoinHandle<Instant> {
+    let pid = Pid::from_raw(victim.process().pid().cast_signed()).expect("a process id");
+    let from = Instant::now();
     std::thread::spawn(move || {
-        pause(Duration::from_millis(20));
+        // A sleep is good to some 50 us: for the last of it, look at the clock.
+        pause(delay.saturating_sub(from.elapsed() + Duration::from_micros(100)));
+        while from.elapsed() < delay {
+            std::hint::spin_loop();
+        }
         let at = Instant::now();
-        let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
         // Not reaped before this thread is joined, so the number is still its own.
         kill_process(pid, Signal::KILL).expect("kill");
         at
     })
+}
+
+/// When a death that was asked for took place, and how long it took to be known.
+fn notice(killer: Option<JoinHandle<Instant>>) -> Duration {
+    let known = Instant::now();
+    let killed = killer.expect("the end came before the kill");
+    let killed = killed.join().expect("the killer");
+    assert!(
+        known >= killed,
+        "a death was told {:?} before it",
+        killed - known
+    );
+    known - killed
+}
+
+/// Until every thread of it has stopped.
+fn stop<R>(side: &Peer<R>) {
+    side.process().signal(libc::SIGSTOP).expect("stop");
+    until("a side to stop", || all_are(side.process().pid(), 'T'));
 }
 
 /// Most of the kills must be noticed in time; the others may have met a busy machine.
@@ -107,9 +141,12 @@ fn judge(notices: &mut [Duration]) {
 
 cases! {
     /// Committed, then received, then attempted: none lost, none torn, none twice, and
-    /// `PeerDied` after the last. A hundred kills.
+    /// `PeerDied` after the last. A hundred kills, every other while this side rests.
     fn what_a_killed_sender_committed_arrives_before_its_death_is_told(case) {
-        let mut random = Random::new(1);
+        if !crosses::<C>() {
+            return;
+        }
+        let mut random = case.random();
         let mut notices = Vec::new();
         for round in 0..KILLS {
             let (tx, mut rx) = pair::<C>();
@@ -119,15 +156,16 @@ cases! {
             let sender = case.start("sender", send_until_killed::<C>, arguments);
             let mut buffer = vec![0; bound];
             let mut received = 0u64;
-            let mut kill_at = Some(random.next() % 100);
-            let mut killed = Instant::now();
+            let kill_at = random.next() % 100;
+            let mut killer = None;
             let end = loop {
-                if kill_at == Some(received) {
-                    kill_at = None;
-                    pause(moment(&mut random));
-                    case.step(&format!("round {round}: killing after message {received}"));
-                    killed = Instant::now();
-                    sender.kill().expect("kill");
+                if kill_at == received && killer.is_none() {
+                    let delay = moment(&mut random);
+                    case.step(&format!("round {round}: killing {delay:?} after {received}"));
+                    killer = Some(kill_after(delay, &sender));
+                    if round % 2 == 0 {
+                        pause(delay);
+                    }
                 }
                 match rx.recv(&mut buffer) {
                     Ok(got) => {
@@ -138,9 +176,8 @@ cases! {
                     Err(error) => break error,
                 }
             };
-            notices.push(killed.elapsed());
+            notices.push(notice(killer));
             assert!(matches!(end, RecvError::PeerDied), "round {round}: {end:?}");
-            assert!(kill_at.is_none(), "round {round}: the end came before the kill");
             let again = rx.try_recv(&mut buffer);
             assert!(matches!(again, Err(RecvError::PeerDied)), "asked again: {again:?}");
             let committed = ledger.get(COMMITTED);
@@ -148,14 +185,18 @@ cases! {
                 received == committed || received == committed + 1,
                 "round {round}: {committed} committed, {received} received"
             );
-            let _ = sender.join();
+            sender.kill();
         }
         judge(&mut notices);
     }
 
-    /// The sender learns of it, and nothing wrong was received before. A hundred kills.
+    /// The sender learns of it, and nothing wrong was received before. A hundred kills, every
+    /// other while this side rests.
     fn a_sender_survives_the_kill_of_its_receiver_and_learns_of_it(case) {
-        let mut random = Random::new(2);
+        if !crosses::<C>() {
+            return;
+        }
+        let mut random = case.random();
         let mut notices = Vec::new();
         for round in 0..KILLS {
             let (mut tx, rx) = pair::<C>();
@@ -164,16 +205,17 @@ cases! {
             let arguments = (End::new(rx), ledger.another(), bound);
             let receiver = case.start("receiver", receive_until_killed::<C>, arguments);
             let mut message = vec![0; bound];
-            let mut kill_at = Some(random.next() % 100);
-            let mut killed = Instant::now();
+            let kill_at = random.next() % 100;
+            let mut killer = None;
             let mut number = 0;
             let end = loop {
-                if kill_at == Some(number) {
-                    kill_at = None;
-                    pause(moment(&mut random));
-                    case.step(&format!("round {round}: killing before message {number}"));
-                    killed = Instant::now();
-                    receiver.kill().expect("kill");
+                if kill_at == number && killer.is_none() {
+                    let delay = moment(&mut random);
+                    case.step(&format!("round {round}: killing {delay:?} before {number}"));
+                    killer = Some(kill_after(delay, &receiver));
+                    if round % 2 == 0 {
+                        pause(delay);
+                    }
                 }
                 let message = &mut message[..size(number, bound)];
                 content::fill(number, message);
@@ -182,39 +224,43 @@ cases! {
                     Err(error) => break error,
                 }
             };
-            notices.push(killed.elapsed());
+            notices.push(notice(killer));
             assert!(matches!(end, SendError::PeerDied), "round {round}: {end:?}");
-            assert!(kill_at.is_none(), "round {round}: the end came before the kill");
             let again = tx.send(b"again");
             assert!(matches!(again, Err(SendError::PeerDied)), "asked again: {again:?}");
             let received = ledger.get(RECEIVED);
             assert!(received <= number + 1, "round {round}: {number} sent, {received} received");
             assert_eq!(ledger.get(WRONG), 0, "round {round}: a message was wrong");
-            let _ = receiver.join();
+            receiver.kill();
         }
         judge(&mut notices);
     }
 
     /// Within 100 ms, and by no deadline of its own.
     fn a_receiver_that_waits_learns_of_the_death_in_time(case) {
+        if !crosses::<C>() {
+            return;
+        }
         for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
             prompt("the news of a sender's death", NOTICE, || {
                 let (tx, mut rx) = small::<C>(strategy);
                 let sender = case.start("sender", do_nothing::<C>, (End::new(tx), ()));
-                let killer = kill_soon(sender.pid());
+                let killer = kill_after(SOON, &sender);
                 case.step(&format!("{strategy:?}: receiving while the sender is killed"));
                 let end = rx.recv(&mut [0; 64]);
-                let known = Instant::now();
+                let notice = notice(Some(killer));
                 assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
-                let killed = killer.join().expect("the killer");
-                let _ = sender.join();
-                known.saturating_duration_since(killed)
+                sender.kill();
+                notice
             });
         }
     }
 
     /// It waits for room in a full channel, or sends into one that is never full.
     fn a_sender_that_waits_learns_of_the_death_in_time(case) {
+        if !crosses::<C>() {
+            return;
+        }
         for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
             prompt("the news of a receiver's death", NOTICE, || {
                 let (mut tx, rx) = small::<C>(strategy);
@@ -222,7 +268,7 @@ cases! {
                     fill::<C>(&mut tx);
                 }
                 let receiver = case.start("receiver", ignore_messages::<C>, (End::new(rx), ()));
-                let killer = kill_soon(receiver.pid());
+                let killer = kill_after(SOON, &receiver);
                 case.step(&format!("{strategy:?}: sending while the receiver is killed"));
                 let message = content::message(0, longest(tx.limits()).min(64));
                 let end = loop {
@@ -231,23 +277,24 @@ cases! {
                         Err(error) => break error,
                     }
                 };
-                let known = Instant::now();
+                let notice = notice(Some(killer));
                 assert!(matches!(end, SendError::PeerDied), "{end:?}");
-                let killed = killer.join().expect("the killer");
-                let _ = receiver.join();
-                known.saturating_duration_since(killed)
+                receiver.kill();
+                notice
             });
         }
     }
 
     /// `TimedOut` while it is stopped, and its message when it goes on.
     fn a_stopped_sender_is_not_dead(case) {
+        if !crosses::<C>() {
+            return;
+        }
         let (tx, mut rx) = pair::<C>();
         let gate = Gate::new();
         let sender = case.start("sender", send_at_the_gate::<C>, (End::new(tx), gate.another()));
-        until_all(sender.pid(), 'S');
-        sender.signal(libc::SIGSTOP).expect("stop");
-        until_all(sender.pid(), 'T');
+        sender.until_asleep();
+        stop(&sender);
         // It would send now, if it ran.
         gate.open();
         case.step("receiving from a stopped sender");
@@ -256,20 +303,22 @@ cases! {
             assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
         }
         assert!(matches!(rx.try_recv(&mut [0; 64]), Err(RecvError::Empty)));
-        sender.signal(libc::SIGCONT).expect("go on");
+        sender.process().signal(libc::SIGCONT).expect("go on");
         case.step("receiving from a sender that goes on");
         drain::<C>(&mut rx, 0..1, Wait::Forever);
-        case.join("sender", sender);
+        case.join(sender);
     }
 
     /// Room is missing while it is stopped, and comes when it goes on.
     fn a_stopped_receiver_is_not_dead(case) {
+        if !crosses::<C>() {
+            return;
+        }
         let (mut tx, rx) = small::<C>(WaitStrategy::default());
         let gate = Gate::new();
         let receiver = case.start("receiver", receive_at_the_gate::<C>, (End::new(rx), gate.another()));
-        until_all(receiver.pid(), 'S');
-        receiver.signal(libc::SIGSTOP).expect("stop");
-        until_all(receiver.pid(), 'T');
+        receiver.until_asleep();
+        stop(&receiver);
         // It would receive now, if it ran.
         gate.open();
         let message = content::message(0, longest(tx.limits()).min(64));
@@ -281,11 +330,11 @@ cases! {
                 assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
             }
         }
-        receiver.signal(libc::SIGCONT).expect("go on");
+        receiver.process().signal(libc::SIGCONT).expect("go on");
         case.step("sending to a receiver that goes on");
         tx.send(&message).expect("it takes messages again");
         drop(tx);
-        case.join("receiver", receiver);
+        case.join(receiver);
     }
 }
 

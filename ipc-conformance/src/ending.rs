@@ -10,7 +10,6 @@ use crate::board::Gate;
 use crate::content;
 use crate::harness::{Case, longest, pair, small};
 use crate::list::cases;
-use crate::procfs::until_all;
 use crate::timing::{NOTICE, prompt};
 use crate::waiting::{drain, fill, fills};
 
@@ -80,7 +79,7 @@ cases! {
         for strategy in [WaitStrategy::Block, WaitStrategy::Adaptive] {
             let (tx, mut rx) = small::<C>(strategy);
             let sender = case.start("sender", fill_and_leave::<C>, (End::new(tx), ()));
-            let count = case.join("sender", sender);
+            let count = case.join(sender);
             case.step(&format!("receiving {count} messages"));
             drain::<C>(&mut rx, 0..count, Wait::Forever);
             for wait in [Wait::Forever, Wait::Never, Wait::at_most(Duration::ZERO)] {
@@ -95,10 +94,10 @@ cases! {
     fn a_waiting_receiver_learns_that_the_sender_closed(case) {
         let (tx, rx) = pair::<C>();
         let receiver = case.start("receiver", receive_closed::<C>, (End::new(rx), ()));
-        until_all(receiver.pid(), 'S');
+        receiver.until_asleep();
         case.step("closing the sender");
         drop(tx);
-        case.join("receiver", receiver);
+        case.join(receiver);
     }
 
     /// `Closed` within 100 ms, and again at each later call.
@@ -110,7 +109,7 @@ cases! {
             let receiver = case.start("receiver", close_receiver::<C>, arguments);
             tx.send(b"x").expect("the receiver is there");
             gate.open();
-            case.join("receiver", receiver);
+            case.join(receiver);
             case.step("sending to a receiver that closed");
             let start = Instant::now();
             for _ in 0..3 {
@@ -129,9 +128,9 @@ cases! {
         let (mut tx, rx) = small::<C>(WaitStrategy::default());
         fill::<C>(&mut tx);
         let sender = case.start("sender", send_into_full::<C>, (End::new(tx), ()));
-        until_all(sender.pid(), 'S');
+        sender.until_asleep();
         case.step("closing the receiver");
         drop(rx);
-        case.join("sender", sender);
+        case.join(sender);
     }
 }

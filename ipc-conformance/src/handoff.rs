@@ -4,7 +4,7 @@ use ipc_core::{Channel, End, Handoff as _, Receiver as _, RecvError, Retention, 
 
 use crate::board::Gate;
 use crate::content;
-use crate::harness::{Case, longest, pair};
+use crate::harness::{Case, crosses, longest, pair};
 use crate::list::cases;
 
 /// Sends its message, hands the sender on, and so on until the last.
@@ -16,7 +16,7 @@ fn send_and_pass_on<C: Channel>(case: Case, (tx, number, last): (End<C::Sender>,
     if number < last {
         let arguments = (End::new(tx), number + 1, last);
         let next = case.start("next sender", send_and_pass_on::<C>, arguments);
-        case.join("next sender", next);
+        case.join(next);
     }
 }
 
@@ -36,7 +36,7 @@ fn receive_and_pass_on<C: Channel>(
     if number < last {
         let arguments = (End::new(rx), gate, number + 1, last);
         let next = case.start("next receiver", receive_and_pass_on::<C>, arguments);
-        case.join("next receiver", next);
+        case.join(next);
     } else {
         case.step("receiving the end");
         let end = rx.recv(&mut buffer);
@@ -59,7 +59,7 @@ cases! {
         case.step("receiving the end");
         let end = rx.recv(&mut buffer);
         assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
-        case.join("sender", peer);
+        case.join(peer);
     }
 
     /// Each of three holders receives one message, sent when it has the end.
@@ -74,7 +74,7 @@ cases! {
             tx.send(&content::message(number, 8)).unwrap_or_else(|e| panic!("{number}: {e}"));
         }
         drop(tx);
-        case.join("receiver", peer);
+        case.join(peer);
     }
 
     /// What was sent before the receiver moved arrives where it moved to, unless it is declared
@@ -90,7 +90,7 @@ cases! {
         drop(tx);
         let arguments = (End::new(rx), Gate::new(), 0, 2);
         let peer = case.start("receiver", receive_and_pass_on::<C>, arguments);
-        case.join("receiver", peer);
+        case.join(peer);
     }
 
     /// Parts without descriptors, and parts of the other end, are refused.
@@ -104,6 +104,18 @@ cases! {
         };
         assert!(C::Sender::from_parts(null()).is_err());
         assert!(C::Receiver::from_parts(null()).is_err());
+    }
+
+    /// `Unsupported` where both ends stay in one process, rather than an end that works nowhere.
+    fn ends_that_cannot_leave_their_process_say_so(_case) {
+        if crosses::<C>() {
+            return;
+        }
+        let (tx, rx) = pair::<C>();
+        let refused = [tx.to_parts(), rx.to_parts()].map(|parts| parts.map_err(|e| e.kind()));
+        for parts in refused {
+            assert!(matches!(parts, Err(std::io::ErrorKind::Unsupported)), "{parts:?}");
+        }
     }
 
     /// Made in one thread, used in two others.

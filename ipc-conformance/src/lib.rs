@@ -2,8 +2,10 @@
 
 mod allocations;
 mod board;
+mod broken;
 mod content;
 mod harness;
+mod in_process;
 mod list;
 mod procfs;
 mod reference;
@@ -22,10 +24,12 @@ pub mod syscalls;
 pub mod waiting;
 
 pub use allocations::Counting;
-pub use harness::with_patience;
-pub use ipc_process;
-pub use reference::{
-    DuplicatesOne, Flaw, Flawed, HangsOnDeath, IgnoresDeadlines, LeaksDescriptors, LosesOne,
-    Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender, Reorders, Sound, Tears,
-    TruncatesSilently,
+pub use broken::{
+    Allocates, Broken, BrokenEnd, BrokenListener, ComesEarly, DuplicatesOne, Flaw, Flawed,
+    HangsOnDeath, IgnoresDeadlines, LeaksDescriptors, LosesOne, NeverReady, Reorders, Steals,
+    SurvivesExec, Tears, TruncatesSilently,
 };
+pub use harness::with_patience;
+pub use in_process::{InProcess, InProcessOptions, InProcessReceiver, InProcessSender, Nowhere};
+pub use ipc_process;
+pub use reference::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};

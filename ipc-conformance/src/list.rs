@@ -67,6 +67,7 @@ macro_rules! conformance_tests {
                 a_receiver_moves_to_another_process_and_on_to_a_third
                 messages_on_their_way_move_with_the_receiver
                 parts_that_are_no_end_are_refused
+                ends_that_cannot_leave_their_process_say_so
                 ends_work_from_other_threads
             }
             resources {
@@ -107,7 +108,7 @@ macro_rules! cases {
         /// When the channel does not keep this promise.
         pub fn $name<C: ipc_core::Channel>() {
             fn home<C: ipc_core::Channel>($case: $crate::harness::Case) $body
-            $crate::harness::run(C::NAME, stringify!($name), home::<C>);
+            $crate::harness::run::<C, _>(stringify!($name), home::<C>);
         }
     )*};
 }

@@ -47,7 +47,7 @@ fn stream<C: Channel>(case: &Case, options: &C::Options, count: u64) {
     let (tx, mut rx) = pair_with::<C>(options);
     let sender = case.start("sender", send_many::<C>, (End::new(tx), count));
     receive_many::<C>(case, &mut rx, count);
-    case.join("sender", sender);
+    case.join(sender);
 }
 
 fn answer<C: Channel>(case: Case, (rx, tx): (End<C::Receiver>, End<C::Sender>)) {
@@ -92,7 +92,7 @@ cases! {
                 assert_eq!(u64::from_le_bytes(buffer), number);
             }
             drop(ask);
-            case.join("answerer", peer);
+            case.join(peer);
             assert!(matches!(hear.recv(&mut buffer), Err(RecvError::Closed)));
         }
     }

@@ -8,23 +8,30 @@ use ipc_core::wait::poll;
 
 /// The letter of its state: `S` asleep, `T` stopped, `Z` a zombie; `None` when it is gone.
 pub(crate) fn state(pid: u32) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name, in parentheses, may hold anything: the state follows the last one.
-    text.rsplit_once(") ")?.1.chars().next()
+    state_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Waits until every thread of the process is in this state.
-pub(crate) fn until_all(pid: u32, wanted: char) {
-    until(&format!("process {pid} to be in state {wanted}"), || {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-            return false;
-        };
-        tasks.flatten().all(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, rest)| rest.starts_with(wanted))
-        })
-    });
+/// The command's name, in parentheses, may hold anything: the state follows the last one.
+fn state_in(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Whether this thread is in this state.
+pub(crate) fn thread_is(pid: u32, thread: i32, wanted: char) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"))
+        .is_ok_and(|stat| state_in(&stat) == Some(wanted))
+}
+
+/// Whether every thread of the process is in this state.
+pub(crate) fn all_are(pid: u32, wanted: char) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    let mut names = tasks.flatten().map(|task| task.file_name());
+    names.all(|name| {
+        let thread = name.to_str().and_then(|name| name.parse().ok());
+        thread.is_some_and(|thread| thread_is(pid, thread, wanted))
+    })
 }
 
 /// Waits for something that happens soon and tells nobody.

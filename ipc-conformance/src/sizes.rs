@@ -29,7 +29,7 @@ fn exchange<C: ipc_core::Channel>(case: &Case, lengths: Vec<usize>) {
         matches!(end, Err(RecvError::Closed)),
         "after the last message: {end:?}"
     );
-    case.join("sender", sender);
+    case.join(sender);
 }
 
 fn send_all<C: ipc_core::Channel>(case: Case, (tx, lengths): (End<C::Sender>, Vec<usize>)) {
@@ -126,7 +126,7 @@ cases! {
             let got = rx.recv(&mut buffer[..length]).expect("the message was kept");
             content::check(number, length, &buffer[..got]).unwrap_or_else(|e| panic!("{e}"));
         }
-        case.join("sender", sender);
+        case.join(sender);
     }
 
     /// `recv_vec` from a vector of no capacity.
@@ -143,7 +143,7 @@ cases! {
         }
         let end = rx.recv_vec(&mut message, Wait::Forever);
         assert!(matches!(end, Err(RecvError::Closed)) && message.is_empty(), "{end:?}");
-        case.join("sender", sender);
+        case.join(sender);
     }
 
     /// Each message of a batch once, in order, whatever part of it was taken at a time.
@@ -162,7 +162,7 @@ cases! {
         }
         let end = rx.recv(&mut buffer);
         assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
-        case.join("sender", sender);
+        case.join(sender);
     }
 
     /// And the receiver's buffer of that size is always enough.

@@ -11,7 +11,7 @@ use ipc_process::{Process, Target};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender, Sound};
+use crate::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `PTRACE_O_TRACESYSGOOD` sets this bit in the stops of system calls.
@@ -20,8 +20,8 @@ const SYSCALL_STOP: i32 = 0x80;
 /// In the counted process: where counting begins and ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probe {
-    ready: End<ReferenceSender<Sound>>,
-    go: End<ReferenceReceiver<Sound>>,
+    ready: End<ReferenceSender>,
+    go: End<ReferenceReceiver>,
 }
 
 /// A [`Probe`] whose thread is counted until this is given back to [`Counted::stop`].
@@ -73,8 +73,8 @@ where
     A: Serialize + DeserializeOwned + 'static,
 {
     let options = ReferenceOptions::default();
-    let (ready, mut is_ready) = Reference::<Sound>::pair(&options).expect("a channel");
-    let (mut release, go) = Reference::<Sound>::pair(&options).expect("a channel");
+    let (ready, mut is_ready) = Reference::pair(&options).expect("a channel");
+    let (mut release, go) = Reference::pair(&options).expect("a channel");
     let probe = Probe {
         ready: End::new(ready),
         go: End::new(go),

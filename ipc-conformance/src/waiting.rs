@@ -11,7 +11,6 @@ use crate::content;
 use crate::harness::{Case, longest, pair, pair_with, small};
 use crate::list::cases;
 use crate::order;
-use crate::procfs::until_all;
 use crate::storm::Storm;
 use crate::timing::{prompt, punctual};
 
@@ -187,10 +186,10 @@ cases! {
             let (mut tx, rx) = pair_with::<C>(&options);
             let peer = case.start("receiver", receive_one::<C>, (End::new(rx), ()));
             case.step("waiting for the receiver to fall asleep");
-            until_all(peer.pid(), 'S');
+            peer.until_asleep();
             case.step("sending to the sleeping receiver");
             tx.send(&content::message(7, 8)).expect("the receiver waits");
-            case.join("receiver", peer);
+            case.join(peer);
         }
     }
 
@@ -204,10 +203,10 @@ cases! {
             let count = fill::<C>(&mut tx);
             let peer = case.start("sender", send_one_more::<C>, (End::new(tx), count));
             case.step("waiting for the sender to fall asleep");
-            until_all(peer.pid(), 'S');
+            peer.until_asleep();
             case.step("making room for the sleeping sender");
             drain::<C>(&mut rx, 0..count + 1, Wait::Forever);
-            case.join("sender", peer);
+            case.join(peer);
         }
     }
 
@@ -231,7 +230,7 @@ cases! {
             let storm = Storm::new();
             order::receive_many::<C>(&case, &mut rx, 5000);
             drop(storm);
-            case.join("sender", sender);
+            case.join(sender);
         }
     }
 }

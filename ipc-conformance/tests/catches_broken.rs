@@ -1,18 +1,20 @@
-//! The suite is worth something: each flaw is caught by the case that names it.
+//! The suite is worth something: each flaw is caught by the case that is meant to catch it, for
+//! the reason that it has.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ipc_conformance::{
-    DuplicatesOne, HangsOnDeath, IgnoresDeadlines, LeaksDescriptors, LosesOne, Reference, Reorders,
-    Tears, TruncatesSilently, death, order, resources, sizes, waiting, with_patience,
+    Allocates, Broken, ComesEarly, DuplicatesOne, HangsOnDeath, IgnoresDeadlines, LeaksDescriptors,
+    LosesOne, Reference, Reorders, Steals, SurvivesExec, Tears, TruncatesSilently, death, names,
+    order, resources, sizes, waiting, with_patience,
 };
 
 ipc_conformance::support!();
 
-/// Runs a case that has to fail, and checks that it fails for this reason.
-fn caught(case: impl FnOnce(), reason: &str) {
+/// Runs a case that has to fail, and checks that it says its name and this reason.
+fn caught(case: impl FnOnce(), name: &str, reason: &str) {
     // Long enough for every case on a busy machine, short enough for a hang.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         with_patience(Duration::from_secs(8), case);
@@ -20,8 +22,8 @@ fn caught(case: impl FnOnce(), reason: &str) {
     let panic = outcome.expect_err("the flaw was not caught");
     let text = message(&*panic);
     assert!(
-        text.contains(reason),
-        "caught, but not for \"{reason}\":\n{text}"
+        text.starts_with(&format!("broken: {name}: ")) && text.contains(reason),
+        "caught, but not by {name} for \"{reason}\":\n{text}"
     );
 }
 
@@ -31,78 +33,57 @@ fn message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-#[test]
-fn a_lost_message_is_caught() {
-    caught(
-        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order::<
-            Reference<LosesOne>,
-        >,
-        "message 200 ",
-    );
+macro_rules! flaws {
+    ($($test:ident: $flaw:ident of $channel:ident, $theme:ident::$case:ident, $reason:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            caught(
+                $theme::$case::<Broken<$channel, $flaw>>,
+                stringify!($case),
+                $reason,
+            );
+        }
+    )*};
 }
 
-#[test]
-fn a_doubled_message_is_caught() {
-    caught(
-        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order::<
-            Reference<DuplicatesOne>,
-        >,
-        "message 201 ",
-    );
-}
-
-#[test]
-fn exchanged_messages_are_caught() {
-    caught(
-        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order::<
-            Reference<Reorders>,
-        >,
-        "message 200 ",
-    );
-}
-
-#[test]
-fn a_torn_message_is_caught() {
-    caught(
-        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order::<
-            Reference<Tears>,
-        >,
-        "message 20",
-    );
-}
-
-#[test]
-fn an_overrun_deadline_is_caught() {
-    caught(
-        waiting::a_receive_deadline_is_neither_early_nor_late::<Reference<IgnoresDeadlines>>,
-        "a receive overran a deadline",
-    );
-    caught(
-        waiting::a_send_deadline_is_neither_early_nor_late::<Reference<IgnoresDeadlines>>,
-        "a send overran a deadline",
-    );
-}
-
-#[test]
-fn a_hang_after_the_death_of_the_peer_is_caught_with_side_and_step() {
-    caught(
-        death::a_receiver_that_waits_learns_of_the_death_in_time::<Reference<HangsOnDeath>>,
-        "home: Block: receiving while the sender is killed",
-    );
-}
-
-#[test]
-fn a_leaked_descriptor_is_caught() {
-    caught(
-        resources::ten_thousand_channels_leave_nothing_behind::<Reference<LeaksDescriptors>>,
-        "descriptors are left",
-    );
-}
-
-#[test]
-fn silent_truncation_is_caught() {
-    caught(
-        sizes::a_buffer_too_small_keeps_the_message::<Reference<TruncatesSilently>>,
-        "into a buffer of",
-    );
+flaws! {
+    a_lost_message_is_caught: LosesOne of Reference,
+        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order,
+        "message 200 ";
+    a_doubled_message_is_caught: DuplicatesOne of Reference,
+        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order,
+        "message 201 ";
+    exchanged_messages_are_caught: Reorders of Reference,
+        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order,
+        "message 200 ";
+    a_torn_message_is_caught: Tears of Reference,
+        order::a_hundred_thousand_messages_of_random_sizes_arrive_once_whole_and_in_order,
+        "message 20";
+    an_overrun_receive_is_caught: IgnoresDeadlines of Reference,
+        waiting::a_receive_deadline_is_neither_early_nor_late,
+        "a receive overran a deadline";
+    an_overrun_send_is_caught: IgnoresDeadlines of Reference,
+        waiting::a_send_deadline_is_neither_early_nor_late,
+        "a send overran a deadline";
+    a_receive_that_comes_back_early_is_caught: ComesEarly of Reference,
+        waiting::a_receive_deadline_is_neither_early_nor_late,
+        "before its deadline";
+    a_hang_after_the_death_of_the_peer_is_caught_with_side_and_step: HangsOnDeath of Reference,
+        death::a_receiver_that_waits_learns_of_the_death_in_time,
+        "home: Block: receiving while the sender is killed (asleep, since ";
+    a_leaked_descriptor_is_caught: LeaksDescriptors of Reference,
+        resources::ten_thousand_channels_leave_nothing_behind,
+        "descriptors are left";
+    a_descriptor_that_other_programs_inherit_is_caught: SurvivesExec of Reference,
+        resources::every_descriptor_is_closed_on_exec,
+        "/dev/null survives exec";
+    an_allocation_for_each_message_is_caught: Allocates of Reference,
+        resources::a_message_in_the_steady_state_allocates_nothing,
+        "allocations of a process on its own";
+    silent_truncation_is_caught: TruncatesSilently of Reference,
+        sizes::a_buffer_too_small_keeps_the_message,
+        "into a buffer of";
+    a_stolen_name_is_caught: Steals of Reference,
+        names::a_live_name_is_never_stolen,
+        "instead of a refusal as in use: Ok";
 }

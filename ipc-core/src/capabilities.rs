@@ -47,7 +47,7 @@ pub enum Empty {
 pub enum Arity {
     /// Exactly one.
     One,
-    /// Several: the end is `Clone` or has `try_clone`.
+    /// Several: the end implements [`TryClone`](crate::TryClone).
     Many,
 }
 
@@ -56,10 +56,9 @@ pub enum Arity {
 pub enum Consumers {
     /// There is one receiver.
     One,
-    /// Each message goes to exactly one of several receivers.
+    /// Each message goes to exactly one of several receivers, which come by
+    /// [`TryClone`](crate::TryClone).
     Competing,
-    /// Each receiver sees every message.
-    Independent,
 }
 
 /// The order in which messages arrive.
@@ -89,6 +88,9 @@ pub enum DeathNotice {
     /// The object knows nothing of its holders; a [`Lifeline`](crate::lifeline::Lifeline) beside
     /// it reports the hang-up.
     Lifeline,
+    /// There is none to give: both ends are in one process and end with it. Such ends have no
+    /// names (`Invalid`), and their [`Handoff`](crate::Handoff) is refused.
+    SameProcess,
 }
 
 /// How long a committed message lives.

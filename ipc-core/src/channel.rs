@@ -148,6 +148,21 @@ pub trait Pollable: AsFd {
     }
 }
 
+/// An end of which one channel may have several, where
+/// [`Capabilities::producers`] is [`Arity::Many`](crate::Arity::Many) or
+/// [`Capabilities::consumers`] is [`Consumers::Competing`](crate::Consumers::Competing).
+///
+/// Each keeps its own messages in order; between two there is no order. The other side learns of
+/// the end when the last of them is gone: `Closed` if each was closed, `PeerDied` otherwise.
+pub trait TryClone: Sized {
+    /// A second end of the same channel, for another thread or process. It may carry less than
+    /// a single one: ask both for their `limits` afterwards.
+    ///
+    /// # Errors
+    /// `Io` or `Limit` when descriptors run out; what else stands in the way, the mechanism says.
+    fn try_clone(&mut self) -> Result<Self, OpenError>;
+}
+
 /// A named channel that waits for its sender.
 ///
 /// Dropping it frees the name; receivers that were accepted live on.

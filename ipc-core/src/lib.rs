@@ -24,7 +24,7 @@ pub use capabilities::{
     Arity, BackPressure, Boundaries, Capabilities, Consumers, DeathNotice, Empty, Order, Readiness,
     Retention,
 };
-pub use channel::{Channel, Listener, Pollable, Receiver, Sender, Tunable};
+pub use channel::{Channel, Listener, Pollable, Receiver, Sender, TryClone, Tunable};
 pub use duplex::{Duplex, DuplexOf, RequestError, duplex};
 pub use error::{Limit, OpenError, RecvError, SendError};
 #[cfg(feature = "serde")]

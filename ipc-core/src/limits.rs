@@ -1,6 +1,7 @@
 /// What a channel can carry right now, read from the kernel object at run time.
 ///
-/// Limits never shrink while the channel is open. A message longer than
+/// Limits never shrink while the channel is open, save when an end is
+/// [cloned](crate::TryClone). A message longer than
 /// [`max_message`](Self::max_message) is refused whole with `TooLong`: no size is ever clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

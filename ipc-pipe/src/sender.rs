@@ -274,6 +274,12 @@ impl Pollable for Sender {
     }
 }
 
+impl ipc_core::TryClone for Sender {
+    fn try_clone(&mut self) -> Result<Self, OpenError> {
+        Self::try_clone(self)
+    }
+}
+
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
