@@ -258,6 +258,10 @@ impl<E: Pollable, F: Flawed> Pollable for BrokenEnd<E, F> {
         self.end.interest()
     }
 
+    fn longest_ready(&self) -> usize {
+        self.end.longest_ready()
+    }
+
     fn arm(&mut self) -> bool {
         self.end.arm()
     }

@@ -13,11 +13,14 @@ mod scratch;
 mod storm;
 mod timing;
 
+pub mod consumers;
 pub mod death;
 pub mod ending;
 pub mod handoff;
 pub mod names;
 pub mod order;
+pub mod producers;
+pub mod readiness;
 pub mod resources;
 pub mod sizes;
 pub mod syscalls;
@@ -32,4 +35,6 @@ pub use broken::{
 pub use harness::with_patience;
 pub use in_process::{InProcess, InProcessOptions, InProcessReceiver, InProcessSender, Nowhere};
 pub use ipc_process;
+#[doc(hidden)]
+pub use list::extensions_match;
 pub use reference::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};

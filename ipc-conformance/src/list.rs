@@ -1,12 +1,25 @@
+use ipc_core::{Arity, Capabilities, Channel, Consumers, Readiness};
+
 /// Runs the whole suite on a channel family: one `#[test]` a case. Stands alone in a test target.
 ///
+/// After the channel stand the themes of what it declares beyond the common contract: `producers`
+/// for `Arity::Many`, `consumers` for `Consumers::Competing`, `readiness` for
+/// `Readiness::Pollable`. One test holds them against its `CAPABILITIES`.
+///
 /// ```text
-/// ipc_conformance::conformance_tests!(ipc_pipe::Pipe);
+/// ipc_conformance::conformance_tests!(ipc_pipe::Pipe; producers, readiness);
 /// ```
 #[macro_export]
 macro_rules! conformance_tests {
-    ($channel:ty) => {
+    ($channel:ty $(; $($extension:ident),+)?) => {
         $crate::support!();
+
+        #[test]
+        fn what_is_declared_is_what_is_tested() {
+            $crate::extensions_match::<$channel>(&[$($(stringify!($extension)),+)?]);
+        }
+
+        $($($crate::conformance_tests! { @extension $channel; $extension })+)?
         $crate::conformance_tests! { @each $channel;
             sizes {
                 an_empty_message_is_carried_or_refused_as_declared
@@ -79,6 +92,36 @@ macro_rules! conformance_tests {
             }
         }
     };
+    (@extension $channel:ty; producers) => {
+        $crate::conformance_tests! { @each $channel;
+            producers {
+                what_several_senders_send_arrives_once_whole_and_in_the_order_of_each
+                the_end_comes_with_the_last_of_several_senders
+                a_killed_sender_takes_nothing_from_the_others
+                every_one_of_several_senders_states_and_keeps_its_limits
+            }
+        }
+    };
+    (@extension $channel:ty; consumers) => {
+        $crate::conformance_tests! { @each $channel;
+            consumers {
+                several_receivers_share_the_messages
+                a_sender_learns_that_the_last_of_several_receivers_closed
+            }
+        }
+    };
+    (@extension $channel:ty; readiness) => {
+        $crate::conformance_tests! { @each $channel;
+            readiness {
+                poll_tells_of_messages_room_and_the_end
+                edges_of_epoll_tell_of_messages_room_and_the_end
+                no_wake_up_is_lost_between_request_and_reply
+                a_watcher_sleeps_while_nothing_happens
+                a_death_wakes_those_who_watch
+                a_watcher_and_a_sleeper_understand_each_other
+            }
+        }
+    };
     (@each $channel:ty; $($theme:ident { $($case:ident)* })*) => {$($(
         #[test]
         fn $case() {
@@ -99,17 +142,57 @@ macro_rules! support {
     };
 }
 
-/// Declares cases: each runs its body in a fresh process, under the watchdog.
+/// Fails if the themes are not those that the channel's capabilities ask for.
+///
+/// # Panics
+/// Then.
+#[doc(hidden)]
+pub fn extensions_match<C: Channel>(themes: &[&str]) {
+    let Capabilities {
+        producers,
+        consumers,
+        readiness,
+        ..
+    } = C::CAPABILITIES;
+    for (theme, declared) in [
+        ("producers", producers == Arity::Many),
+        ("consumers", consumers == Consumers::Competing),
+        ("readiness", readiness == Readiness::Pollable),
+    ] {
+        assert_eq!(
+            themes.contains(&theme),
+            declared,
+            "{}: `{theme}` is declared and not tested, or tested and not declared",
+            C::NAME
+        );
+    }
+}
+
+/// Declares cases: each runs its body in a fresh process, under the watchdog. What the ends `C::Sender`
+/// and `C::Receiver` need beyond the common contract stands in front, in brackets.
 macro_rules! cases {
-    ($($(#[$doc:meta])* fn $name:ident($case:ident) $body:block)*) => {$(
+    ($([$($end:ty: $bound:path),+])? $($(#[$doc:meta])* fn $name:ident($case:ident) $body:block)*) => {
+        $crate::list::cases! { @each ($($($end: $bound),+)?) $([$(#[$doc])* fn $name($case) $body])* }
+    };
+    (@each $bounds:tt $($case:tt)*) => {$(
+        $crate::list::cases! { @one $bounds $case }
+    )*};
+    (@one ($($end:ty: $bound:path),*) [$(#[$doc:meta])* fn $name:ident($case:ident) $body:block]) => {
         $(#[$doc])*
         ///
         /// # Panics
         /// When the channel does not keep this promise.
-        pub fn $name<C: ipc_core::Channel>() {
-            fn home<C: ipc_core::Channel>($case: $crate::harness::Case) $body
+        pub fn $name<C: ipc_core::Channel>()
+        where
+            $($end: $bound),*
+        {
+            fn home<C: ipc_core::Channel>($case: $crate::harness::Case)
+            where
+                $($end: $bound),*
+            $body
+
             $crate::harness::run::<C, _>(stringify!($name), home::<C>);
         }
-    )*};
+    };
 }
 pub(crate) use cases;

@@ -22,8 +22,12 @@ pub(crate) fn send_many<C: Channel>(case: Case, (tx, count): (End<C::Sender>, u6
     case.step("closing");
 }
 
-pub(crate) fn receive_many<C: Channel>(case: &Case, rx: &mut C::Receiver, count: u64) {
-    let longest = longest(rx.limits());
+pub(crate) fn receive_many<C: Channel>(
+    case: &Case,
+    rx: &mut C::Receiver,
+    count: u64,
+    longest: usize,
+) {
     let mut buffer = vec![0; longest];
     for number in 0..count {
         if number % 1000 == 0 {
@@ -46,7 +50,8 @@ pub(crate) fn receive_many<C: Channel>(case: &Case, rx: &mut C::Receiver, count:
 fn stream<C: Channel>(case: &Case, options: &C::Options, count: u64) {
     let (tx, mut rx) = pair_with::<C>(options);
     let sender = case.start("sender", send_many::<C>, (End::new(tx), count));
-    receive_many::<C>(case, &mut rx, count);
+    let longest = longest(rx.limits());
+    receive_many::<C>(case, &mut rx, count, longest);
     case.join(sender);
 }
 

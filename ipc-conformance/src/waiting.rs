@@ -228,7 +228,8 @@ cases! {
             let (tx, mut rx) = pair_with::<C>(&options);
             let sender = case.start("sender", send_in_a_storm::<C>, (End::new(tx), 5000));
             let storm = Storm::new();
-            order::receive_many::<C>(&case, &mut rx, 5000);
+            let longest = longest(rx.limits());
+            order::receive_many::<C>(&case, &mut rx, 5000, longest);
             drop(storm);
             case.join(sender);
         }

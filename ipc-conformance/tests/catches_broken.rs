@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ipc_conformance::{
-    Allocates, Broken, ComesEarly, DuplicatesOne, HangsOnDeath, IgnoresDeadlines, LeaksDescriptors,
-    LosesOne, Reference, Reorders, Steals, SurvivesExec, Tears, TruncatesSilently, death, names,
-    order, resources, sizes, waiting, with_patience,
+    Allocates, Broken, ComesEarly, DuplicatesOne, HangsOnDeath, IgnoresDeadlines, InProcess,
+    LeaksDescriptors, LosesOne, NeverReady, Reference, Reorders, Steals, SurvivesExec, Tears,
+    TruncatesSilently, consumers, death, names, order, producers, readiness, resources, sizes,
+    waiting, with_patience,
 };
 
 ipc_conformance::support!();
@@ -86,4 +87,25 @@ flaws! {
     a_stolen_name_is_caught: Steals of Reference,
         names::a_live_name_is_never_stolen,
         "instead of a refusal as in use: Ok";
+    a_descriptor_that_is_never_ready_is_caught: NeverReady of Reference,
+        readiness::poll_tells_of_messages_room_and_the_end,
+        "home: receiving when there is something (asleep, since ";
+    a_message_that_one_of_several_senders_loses_is_caught: LosesOne of InProcess,
+        producers::what_several_senders_send_arrives_once_whole_and_in_the_order_of_each,
+        "the next message of sender ";
+    messages_that_one_of_several_senders_tears_are_caught: Tears of InProcess,
+        producers::what_several_senders_send_arrives_once_whole_and_in_the_order_of_each,
+        " is mixed up";
+    a_message_that_two_receivers_get_is_caught: DuplicatesOne of InProcess,
+        consumers::several_receivers_share_the_messages,
+        "a message came twice or never";
+}
+
+#[test]
+fn a_capability_that_is_declared_and_not_tested_is_caught() {
+    for themes in [&[][..], &["readiness", "producers"]] {
+        let outcome = catch_unwind(|| ipc_conformance::extensions_match::<Reference>(themes));
+        let text = message(&*outcome.expect_err("the theme was not missed"));
+        assert!(text.contains("declared"), "{text}");
+    }
 }

@@ -140,6 +140,13 @@ pub trait Pollable: AsFd {
     /// The event to wait for on the descriptor.
     fn interest(&self) -> crate::wait::Interest;
 
+    /// Of a sender: the longest message, in bytes, for which readiness tells of room. A longer one
+    /// may need more room than the event promises, and its watcher would be woken in vain or
+    /// never: send it with a wait.
+    fn longest_ready(&self) -> usize {
+        usize::MAX
+    }
+
     /// Called after `Full` or `Empty` and before the caller sleeps on the descriptor: arms the
     /// wake-up where the mechanism has to ask for one. `true` says that something has happened
     /// meanwhile and the caller must try again instead of sleeping.

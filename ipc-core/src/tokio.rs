@@ -10,7 +10,7 @@ use ::tokio::io::Interest as TokioInterest;
 use ::tokio::io::unix::AsyncFd;
 
 use crate::wait::Interest;
-use crate::{Pollable, Receiver, RecvError, SendError, Sender, Wait};
+use crate::{Limit, Pollable, Receiver, RecvError, SendError, Sender, Wait};
 
 /// An end whose calls are `async`. Dropping a future loses no message: what `send` had not
 /// committed was not sent, what `recv` had not given is still there.
@@ -89,8 +89,17 @@ impl<S: Sender + Pollable> Async<S> {
     /// Sends, waiting for room as long as the receiver lives.
     ///
     /// # Errors
-    /// As [`Sender::send_with`].
+    /// As [`Sender::send_with`], and `Limit` for a message longer than
+    /// [`Pollable::longest_ready`], of whose room no event tells.
     pub async fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        let max = self.end.longest_ready();
+        if message.len() > max {
+            return Err(SendError::Limit(Limit {
+                name: "Pollable::longest_ready",
+                value: Some(max as u64),
+                advice: "split this message, or send it with a wait from a thread that may block",
+            }));
+        }
         self.until(|end| match end.send_with(message, Wait::Never) {
             Err(SendError::Full) => None,
             outcome => Some(outcome),

@@ -1,3 +1,3 @@
 //! The common contract, between two processes.
 
-ipc_conformance::conformance_tests!(ipc_mqueue::MessageQueue);
+ipc_conformance::conformance_tests!(ipc_mqueue::MessageQueue; readiness);

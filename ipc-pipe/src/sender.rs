@@ -272,6 +272,11 @@ impl Pollable for Sender {
     fn interest(&self) -> Interest {
         Interest::Write
     }
+
+    fn longest_ready(&self) -> usize {
+        // One free slot is enough for it, and a pipe without one wakes its writers when it has.
+        SHORT
+    }
 }
 
 impl ipc_core::TryClone for Sender {

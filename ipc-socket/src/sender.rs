@@ -382,6 +382,11 @@ impl Pollable for Sender {
     fn interest(&self) -> Interest {
         Interest::Write
     }
+
+    fn longest_ready(&self) -> usize {
+        // The kernel takes it in one buffer whenever the socket is writable.
+        WHOLE_MAX
+    }
 }
 
 impl AsFd for Sender {
