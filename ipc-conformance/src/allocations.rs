@@ -20,6 +20,13 @@ pub(crate) fn count() -> u64 {
     COUNT.get()
 }
 
+/// Allocations that this thread makes in `run`, in a program with [`Counting`] as its allocator.
+pub fn allocations_of(run: impl FnOnce()) -> u64 {
+    let before = count();
+    run();
+    count() - before
+}
+
 fn note() {
     // A thread that is just ending has no count any more, and nobody asks for it.
     let _ = COUNT.try_with(|count| count.set(count.get() + 1));

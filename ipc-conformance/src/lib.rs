@@ -26,7 +26,7 @@ pub mod sizes;
 pub mod syscalls;
 pub mod waiting;
 
-pub use allocations::Counting;
+pub use allocations::{Counting, allocations_of};
 pub use broken::{
     Allocates, Broken, BrokenEnd, BrokenListener, ComesEarly, DuplicatesOne, Flaw, Flawed,
     HangsOnDeath, IgnoresDeadlines, LeaksDescriptors, LosesOne, NeverReady, Reorders, Steals,

@@ -12,8 +12,24 @@ use ::tokio::io::unix::AsyncFd;
 use crate::wait::Interest;
 use crate::{Limit, Pollable, Receiver, RecvError, SendError, Sender, Wait};
 
-/// An end whose calls are `async`. Dropping a future loses no message: what `send` had not
-/// committed was not sent, what `recv` had not given is still there.
+/// An end whose calls are `async`.
+///
+/// Cancellation is safe: a future that is dropped before it is done has sent nothing, or has taken
+/// nothing away, so that `tokio::select!` may drop it and call again.
+///
+/// ```
+/// # async fn serve<R>(mut orders: ipc_core::tokio::Async<R>, mut news: ipc_core::tokio::Async<R>)
+/// #     -> Result<(), ipc_core::RecvError>
+/// # where R: ipc_core::Receiver + ipc_core::Pollable {
+/// let (mut order, mut item) = ([0; 64], [0; 64]);
+/// loop {
+///     tokio::select! {
+///         len = orders.recv(&mut order) => println!("an order of {} B", len?),
+///         len = news.recv(&mut item) => println!("news of {} B", len?),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Async<E> {
     end: E,

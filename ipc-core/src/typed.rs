@@ -20,8 +20,25 @@ pub struct TypedSender<T, S> {
     values: PhantomData<fn(&T)>,
 }
 
-/// A receiver of values of one type. What arrives is input: bytes that are no such value are an
-/// error and are consumed, and the next message is read as usual.
+/// A receiver of values of one type.
+///
+/// What arrives is input: a message that is no such value, or more than one, is an error and is
+/// consumed, and the next is read as usual. Its buffer grows to the longest message that arrives, at
+/// most to `limits().max_message`. A type whose elements take no bytes, such as `Vec<()>`, lets a
+/// peer claim any number of them: send none of that kind.
+///
+/// ```
+/// # fn read<R: ipc_core::Receiver>(receiver: R) -> Result<(), Box<dyn std::error::Error>> {
+/// use ipc_core::{TypedError, TypedReceiver};
+///
+/// let mut prices = TypedReceiver::<(String, u64), _>::new(receiver);
+/// match prices.recv() {
+///     Ok((symbol, cents)) => println!("{symbol} {cents}"),
+///     Err(TypedError::Channel(end)) => return Err(end.into()),
+///     Err(wrong) => eprintln!("skipped: {wrong}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct TypedReceiver<T, R> {
     receiver: R,
@@ -36,13 +53,24 @@ pub enum TypedError<E> {
     Channel(E),
     /// The value could not be encoded, or the message is no such value.
     Codec(postcard::Error),
+    /// The message is such a value and this many bytes more: another version's, perhaps.
+    Trailing {
+        /// Bytes after the value.
+        len: usize,
+    },
 }
 
 impl<E: fmt::Display> fmt::Display for TypedError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Channel(error) => error.fmt(f),
-            Self::Codec(error) => write!(f, "the message is no value of this type: {error}"),
+            Self::Codec(error) => write!(f, "this is no value of the channel's type: {error}"),
+            Self::Trailing { len } => {
+                write!(
+                    f,
+                    "{len} B follow the value; do both sides have the same type?"
+                )
+            }
         }
     }
 }
@@ -52,6 +80,7 @@ impl<E: Error + 'static> Error for TypedError<E> {
         match self {
             Self::Channel(error) => Some(error),
             Self::Codec(error) => Some(error),
+            Self::Trailing { .. } => None,
         }
     }
 }
@@ -69,7 +98,8 @@ impl<T: Serialize, S: Sender> TypedSender<T, S> {
     /// Sends a value, waiting as `wait` says.
     ///
     /// # Errors
-    /// As [`Sender::send_with`], and `Codec` when the value refuses to be encoded.
+    /// As [`Sender::send_with`], `TooLong` with the length of the encoded value; `Codec` when the
+    /// value refuses to be encoded. Nothing was sent.
     pub fn send_with(&mut self, value: &T, wait: Wait) -> Result<(), TypedError<SendError>> {
         self.buffer.clear();
         let encoded = postcard::to_extend(value, std::mem::take(&mut self.buffer));
@@ -106,12 +136,16 @@ impl<T: DeserializeOwned, R: Receiver> TypedReceiver<T, R> {
     /// Receives a value, waiting as `wait` says.
     ///
     /// # Errors
-    /// As [`Receiver::recv_with`], and `Codec` for a message that is no `T`.
+    /// As [`Receiver::recv_with`], but never `BufferTooSmall`; `Codec` and `Trailing` for a
+    /// message that is no `T`.
     pub fn recv_with(&mut self, wait: Wait) -> Result<T, TypedError<RecvError>> {
         self.receiver
             .recv_vec(&mut self.buffer, wait)
             .map_err(TypedError::Channel)?;
-        postcard::from_bytes(&self.buffer).map_err(TypedError::Codec)
+        match postcard::take_from_bytes(&self.buffer).map_err(TypedError::Codec)? {
+            (value, []) => Ok(value),
+            (_, rest) => Err(TypedError::Trailing { len: rest.len() }),
+        }
     }
 
     /// Receives a value, waiting as long as a sender lives.
