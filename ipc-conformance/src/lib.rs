@@ -38,3 +38,4 @@ pub use ipc_process;
 #[doc(hidden)]
 pub use list::extensions_match;
 pub use reference::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};
+pub use scratch::Scratch;

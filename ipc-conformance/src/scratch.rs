@@ -4,14 +4,18 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
+use ipc_core::Wait;
 use ipc_process::Process;
 
 use crate::board::{Fd, leash};
+use crate::procfs::pause;
 
-/// Removed with everything in it when dropped.
+/// A fresh directory of mode 0700 for what a test puts under names. It goes when this is dropped, and also
+/// when the test is killed: a process of its own, the janitor, waits for that.
 #[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 /// The janitor and what keeps it waiting, while there are directories. A program waits at its end
 /// for the processes that it has started, so the janitor must not wait for that end.
@@ -28,8 +32,19 @@ static JANITOR: Mutex<Janitor> = Mutex::new(Janitor {
     process: None,
 });
 
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    /// Under the directory for temporary files.
+    ///
+    /// # Panics
+    /// When the directory cannot be made or the janitor not be started.
+    #[must_use]
+    pub fn new() -> Self {
         let mut janitor = JANITOR
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -46,7 +61,9 @@ impl Scratch {
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -86,17 +103,23 @@ fn tidy(leash: Fd, pid: u32) {
     // Its own session: a Ctrl-C that ends the tests must not end the janitor first.
     let _ = rustix::process::setsid();
     while rustix::io::read(&leash, &mut [0; 1]) == Err(rustix::io::Errno::INTR) {}
-    for entry in fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&prefix(pid))
-        {
+    // The peers of the one who was killed die with it, but one may just be making a name.
+    let patience = Wait::at_most(Duration::from_secs(10));
+    while left_by(pid) && !patience.is_over() {
+        pause(Duration::from_millis(1));
+    }
+}
+
+/// Removes what it finds of this process's, and says whether there was anything.
+fn left_by(pid: u32) -> bool {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    let mut found = false;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(&prefix(pid)) {
+            found = true;
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+    found
 }
