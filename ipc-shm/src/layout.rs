@@ -6,7 +6,7 @@
 //! | offset | size | written by | what |
 //! |-------:|-----:|------------|------|
 //! | 0 | 8 | creator | magic, the bytes `IPCSHM` and two zeros |
-//! | 8 | 4 | creator | version of this table, 1 |
+//! | 8 | 4 | creator | version of this table, 2 |
 //! | 12 | 4 | creator | 0x01020304, which tells the byte order |
 //! | 16 | 8 | creator | capacity: bytes of the ring, a power of two from 4096 |
 //! | 128 | 8 | sender | tail: bytes ever written to the ring; a multiple of 8 |
@@ -17,28 +17,42 @@
 //! | 516 | 4 | receiver | processor it last ran on; `u32::MAX` for unknown |
 //! | 4096 | capacity | sender | ring |
 //!
-//! Offsets not named are zero. Words of different writers lie 128 bytes apart, because processors
-//! fetch lines of 64 bytes in pairs.
+//! Offsets not named are zero, and so is the ring at first. Words of different writers lie 128
+//! bytes apart, because processors fetch lines of 64 bytes in pairs.
 //!
 //! **State**: bit 0, asleep: ring my doorbell after publishing; bit 1, closed: this end was closed
 //! in good order; bits 2 to 31, a number that changes each time bit 0 is set, so that one sleep is
 //! rung for once. Only its owner writes it.
 //!
-//! **Ring**: a position `p` lies at offset `p % capacity`. At every position begins a frame: a
-//! word of 8 bytes, length in the low half and kind in the high half; then the payload; then
-//! padding to a multiple of 8. Kind 1 is a message of `length` bytes. Kind 2 is filler of `length`
-//! bytes up to the end of the ring, and a message follows at offset 0: a frame never wraps, so
-//! that a message lies in one piece. Therefore a frame has at most `capacity / 2` bytes: with half
-//! the ring, it fits wherever the positions stand once the ring is empty.
+//! **Ring**: a position `p` lies at offset `p % capacity`. At every position from head to tail
+//! begins a frame: a word of 8 bytes, then the payload, then padding to a multiple of 8. The word
+//! has the kind in its high half and a length in its low half:
 //!
-//! A message is committed by storing the new tail (release), and consumed by storing the new head.
+//! | kind | length | what |
+//! |-----:|-------:|------|
+//! | 0 | 0 | nothing yet: this is where the next frame will be committed |
+//! | 1 | bytes of the payload | a message |
+//! | 2 | bytes from behind the word to the end of the ring | filler; at offset 0 follows a message |
+//!
+//! A frame never wraps, so that a message lies in one piece. Therefore a frame has at most
+//! `capacity / 2` bytes: with half the ring, it fits wherever the positions stand once the ring is
+//! empty.
+//!
+//! **Commit**: the sender writes the payload, then zero to the word behind the frame, then the
+//! frame's own word (release). A filler and the message behind it are committed as one: the
+//! filler's word is stored last. So the sender needs room for its frame and one word, and the
+//! receiver at its position finds zero or a committed frame, never the leavings of an earlier lap:
+//! the word there was made zero before the frame in front of it was committed. After that the
+//! sender stores the tail (release), for nobody but its successor, who goes on from there over the
+//! frames that may have been committed since. The receiver consumes a message by storing the head
+//! (release).
 
 use std::mem::{offset_of, size_of};
 
 use crate::sync::{AtomicU32, AtomicU64};
 
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"IPCSHM\0\0");
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const BYTE_ORDER: u32 = 0x0102_0304;
 /// Where the ring begins: one page, so that the ring lies on pages of its own.
 pub(crate) const HEADER_LEN: usize = 4096;

@@ -56,6 +56,9 @@ pub(crate) trait Mapped {
     const OUTLIVES_PEER: bool;
 
     fn mapping(&self) -> &Mapping;
+
+    /// Whether what stands in the memory can be true, before this end takes it for "nothing yet".
+    fn check(&self) -> Result<(), Corrupt>;
 }
 
 #[derive(Debug)]
@@ -180,9 +183,7 @@ impl Link {
                 };
                 return left.ok_or(Stop::Gone(gone));
             }
-            if !ring.mapping().is_intact() {
-                return Err(Stop::Corrupt("the memory's header was overwritten"));
-            }
+            ring.check()?;
             if wait == Wait::Never {
                 return Err(Stop::NotNow);
             }

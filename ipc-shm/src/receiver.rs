@@ -2,7 +2,7 @@ use ipc_core::{Limits, RecvError, Wait};
 
 use crate::link::{Gone, Link, Mapped, Stop};
 use crate::loan::Borrowed;
-use crate::ring::{Consumer, Found};
+use crate::ring::{Consumer, Corrupt, Found};
 use crate::sender::limits;
 use crate::sys::Mapping;
 
@@ -79,6 +79,11 @@ impl Mapped for Consumer<Mapping> {
 
     fn mapping(&self) -> &Mapping {
         self.memory()
+    }
+
+    fn check(&self) -> Result<(), Corrupt> {
+        self.memory().check()?;
+        self.check_tail()
     }
 }
 

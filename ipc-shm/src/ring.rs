@@ -1,27 +1,33 @@
 //! The ring: whole messages in one piece, one producer, one consumer.
 //!
-//! Each side keeps its own position to itself and only publishes it. The other side's position is
-//! loaded once into a local, checked and then used, and so is the length of a frame: whatever
-//! stands in the memory, nothing is read or written outside the ring.
+//! A frame is committed by its own first word, so that a message and the news of it travel in the
+//! same cache lines. The word behind the last frame is empty: it is made so before that frame is
+//! committed. Hence whoever has read a frame finds behind it either nothing or the next frame, and
+//! never what an earlier lap left there.
+//!
+//! Each side keeps its own position to itself and only publishes it. What the other side wrote, a
+//! position or a frame's word, is loaded once into a local, checked and then used: whatever stands
+//! in the memory, nothing is read or written outside the ring.
 
 use crate::sync::{AtomicU64, Ordering, Publisher};
 
 /// Bytes in front of every payload.
 pub(crate) const WORD: usize = 8;
-const MESSAGE: u64 = 1;
-const FILLER: u64 = 2;
+const EMPTY: u64 = 0;
+const MESSAGE: u64 = 1 << 32;
+const FILLER: u64 = 2 << 32;
 
 /// Memory that holds a ring. Offsets count from the beginning of the ring; what reaches beyond
 /// its end panics and touches nothing.
 pub(crate) trait Memory {
-    /// The producer's published position.
+    /// The producer's position, for whoever comes after it.
     fn tail(&self) -> &AtomicU64;
     /// The consumer's published position.
     fn head(&self) -> &AtomicU64;
     /// Length of the ring in bytes, a power of two; the same at every call.
     fn capacity(&self) -> usize;
-    fn store_word(&self, offset: usize, word: u64);
-    fn load_word(&self, offset: usize) -> u64;
+    /// The first word of a frame, at a multiple of [`WORD`].
+    fn word(&self, offset: usize) -> &AtomicU64;
     fn copy_in(&self, offset: usize, bytes: &[u8]);
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
     /// The producer is about to write here.
@@ -39,14 +45,11 @@ const fn frame(len: usize) -> usize {
     WORD + len.next_multiple_of(WORD)
 }
 
-/// The longest message: its frame takes half the ring, so that with the filler in front of it,
-/// which is shorter than itself, it fits in an empty ring at any position.
+/// The longest message: its frame takes half the ring, so that with the filler in front of it and
+/// the empty word behind it, which are shorter than itself, it fits in an empty ring at any
+/// position.
 pub(crate) const fn max_message(capacity: usize) -> usize {
     capacity / 2 - WORD
-}
-
-const fn word(kind: u64, len: usize) -> u64 {
-    kind << 32 | len as u64
 }
 
 /// Room for one message, not yet visible to the consumer.
@@ -69,6 +72,43 @@ pub(crate) struct Found {
     end: u64,
 }
 
+/// The frame at `position`, if one is committed there.
+#[inline]
+fn find(memory: &impl Memory, position: u64) -> Result<Option<Found>, Corrupt> {
+    let capacity = memory.capacity();
+    let mut offset = position as usize & (capacity - 1);
+    // Acquire: what the producer wrote before it committed this frame is visible.
+    let mut word = memory.word(offset).load(Ordering::Acquire);
+    if word == EMPTY {
+        return Ok(None);
+    }
+    let mut start = position;
+    if word & FILLER != 0 {
+        let to_end = capacity - offset;
+        if offset == 0 || word != FILLER | (to_end - WORD) as u64 {
+            return Err(Corrupt("filler that does not end with the ring"));
+        }
+        start += to_end as u64;
+        offset = 0;
+        // Written before the filler, so visible with it.
+        word = memory.word(offset).load(Ordering::Relaxed);
+    }
+    // Anything but a message is beyond every length.
+    let len = word.wrapping_sub(MESSAGE);
+    if len > max_message(capacity) as u64 {
+        return Err(Corrupt("a frame that is neither message nor filler"));
+    }
+    let len = len as usize;
+    if frame(len) > capacity - offset {
+        return Err(Corrupt("a message that goes on beyond the ring"));
+    }
+    Ok(Some(Found {
+        offset: offset + WORD,
+        len,
+        end: start + frame(len) as u64,
+    }))
+}
+
 #[derive(Debug)]
 pub(crate) struct Producer<M> {
     memory: M,
@@ -79,11 +119,20 @@ pub(crate) struct Producer<M> {
 }
 
 impl<M: Memory> Producer<M> {
-    /// Goes on where the memory says that the last producer stopped.
+    /// Goes on where the last producer stopped.
     pub(crate) fn attach(memory: M) -> Result<Self, Corrupt> {
-        let tail = memory.tail().load(Ordering::Acquire);
+        let start = memory.tail().load(Ordering::Acquire);
+        check_start(start)?;
+        let mut tail = start;
+        // It may have committed more after it was last seen to publish its position.
+        while let Some(found) = find(&memory, tail)? {
+            tail = found.end;
+            if tail - start > memory.capacity() as u64 {
+                return Err(Corrupt("more frames than the ring holds"));
+            }
+        }
         let head = memory.head().load(Ordering::Acquire);
-        check_start(tail, head, memory.capacity())?;
+        check_distance(tail, head, memory.capacity())?;
         Ok(Self {
             memory,
             publisher: Publisher::new(),
@@ -107,17 +156,14 @@ impl<M: Memory> Producer<M> {
         let to_end = capacity - offset;
         let size = frame(len);
         let filler = if size <= to_end { 0 } else { to_end };
-        if !self.has_room(filler + size)? {
+        // And the empty word behind it.
+        if !self.has_room(filler + size + WORD)? {
             return Ok(None);
         }
         let frame = self.tail + filler as u64;
-        let at = frame as usize & (capacity - 1);
-        if filler > 0 {
-            self.memory.store_word(offset, word(FILLER, filler - WORD));
-        }
         Ok(Some(Room {
             frame,
-            offset: at + WORD,
+            offset: (frame as usize & (capacity - 1)) + WORD,
             len,
         }))
     }
@@ -142,10 +188,25 @@ impl<M: Memory> Producer<M> {
     #[inline]
     pub(crate) fn commit(&mut self, room: Room, len: usize) {
         assert!(len <= room.len);
+        let tail = room.frame + frame(len) as u64;
+        self.word(tail).store(EMPTY, Ordering::Relaxed);
+        let mut word = MESSAGE | len as u64;
+        let filler = room.frame - self.tail;
+        if filler > 0 {
+            self.word(room.frame).store(word, Ordering::Relaxed);
+            word = FILLER | (filler - WORD as u64);
+        }
+        // Publishing is releasing: all of the above is visible with it.
+        self.publisher.publish(self.word(self.tail), word);
+        self.tail = tail;
+        // Release: whoever goes on from here finds the frame before it committed.
+        self.memory.tail().store(tail, Ordering::Release);
+    }
+
+    #[inline]
+    fn word(&self, position: u64) -> &AtomicU64 {
         self.memory
-            .store_word(room.offset - WORD, word(MESSAGE, len));
-        self.tail = room.frame + frame(len) as u64;
-        self.publisher.publish(self.memory.tail(), self.tail);
+            .word(position as usize & (self.memory.capacity() - 1))
     }
 
     #[inline]
@@ -160,21 +221,17 @@ pub(crate) struct Consumer<M> {
     memory: M,
     publisher: Publisher,
     head: u64,
-    /// The tail as last seen: never ahead of the real one.
-    tail: u64,
 }
 
 impl<M: Memory> Consumer<M> {
     /// Goes on where the memory says that the last consumer stopped.
     pub(crate) fn attach(memory: M) -> Result<Self, Corrupt> {
         let head = memory.head().load(Ordering::Acquire);
-        let tail = memory.tail().load(Ordering::Acquire);
-        check_start(tail, head, memory.capacity())?;
+        check_start(head)?;
         Ok(Self {
             memory,
             publisher: Publisher::new(),
             head,
-            tail,
         })
     }
 
@@ -185,45 +242,23 @@ impl<M: Memory> Consumer<M> {
     /// The next message, if one is committed. Asking again gives the same.
     #[inline]
     pub(crate) fn peek(&mut self) -> Result<Option<Found>, Corrupt> {
-        let capacity = self.memory.capacity();
-        if self.head == self.tail {
-            // Acquire: what the producer wrote before its tail is visible.
-            let tail = self.memory.tail().load(Ordering::Acquire);
-            if tail == self.head {
-                // The message's lines travel while the position's does, not after it.
-                self.memory.will_read(self.head as usize & (capacity - 1));
-                return Ok(None);
-            }
-            check_distance(tail, self.head, capacity)?;
-            self.tail = tail;
+        let found = find(&self.memory, self.head)?;
+        if found.is_none() {
+            // What follows the word in the next line travels beside it, not after it.
+            self.memory
+                .will_read(self.head as usize & (self.memory.capacity() - 1));
         }
-        let mut offset = self.head as usize & (capacity - 1);
-        let mut available = (self.tail - self.head) as usize;
-        let mut start = self.head;
-        let mut read = self.memory.load_word(offset);
-        if read >> 32 == FILLER {
-            let to_end = capacity - offset;
-            if offset == 0 || read as u32 as usize != to_end - WORD || to_end >= available {
-                return Err(Corrupt("filler that does not end with the ring"));
-            }
-            start += to_end as u64;
-            available -= to_end;
-            offset = 0;
-            read = self.memory.load_word(offset);
+        Ok(found)
+    }
+
+    /// Whether the producer says that there is a message where there is none.
+    pub(crate) fn check_tail(&self) -> Result<(), Corrupt> {
+        // Acquire: the producer's position comes after what it committed.
+        let tail = self.memory.tail().load(Ordering::Acquire);
+        if tail > self.head && find(&self.memory, self.head)?.is_none() {
+            return Err(Corrupt("a committed message is not there any more"));
         }
-        let len = read as u32 as usize;
-        if read >> 32 != MESSAGE {
-            return Err(Corrupt("a frame that is neither message nor filler"));
-        }
-        // The first comparison keeps the sum in `frame` from overflowing.
-        if len > max_message(capacity) || frame(len) > available || frame(len) > capacity - offset {
-            return Err(Corrupt("a message longer than what was committed"));
-        }
-        Ok(Some(Found {
-            offset: offset + WORD,
-            len,
-            end: start + frame(len) as u64,
-        }))
+        Ok(())
     }
 
     #[inline]
@@ -249,11 +284,11 @@ fn check_distance(tail: u64, head: u64, capacity: usize) -> Result<(), Corrupt> 
     Ok(())
 }
 
-/// Positions to go on from. Half the range is left for what will be written: at 100 GB/s that
+/// A position to go on from. Half the range is left for what will be written: at 100 GB/s that
 /// takes a year and a half.
-fn check_start(tail: u64, head: u64, capacity: usize) -> Result<(), Corrupt> {
-    if tail > u64::MAX / 2 {
-        return Err(Corrupt("positions beyond all that was ever written"));
+fn check_start(position: u64) -> Result<(), Corrupt> {
+    if position > u64::MAX / 2 || !position.is_multiple_of(WORD as u64) {
+        return Err(Corrupt("a position beyond all that was ever written"));
     }
-    check_distance(tail, head, capacity)
+    Ok(())
 }

@@ -2,7 +2,7 @@ use ipc_core::{Limits, SendError, Wait};
 
 use crate::link::{Gone, Link, Mapped, Stop};
 use crate::loan::Loan;
-use crate::ring::{Memory, Producer, Room, WORD, max_message};
+use crate::ring::{Corrupt, Memory, Producer, Room, WORD, max_message};
 use crate::sys::Mapping;
 
 /// The sending end of a ring.
@@ -97,6 +97,10 @@ impl Mapped for Producer<Mapping> {
 
     fn mapping(&self) -> &Mapping {
         self.memory()
+    }
+
+    fn check(&self) -> Result<(), Corrupt> {
+        self.memory().check()
     }
 }
 

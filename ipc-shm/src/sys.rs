@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use crate::layout::{
     BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Status, VERSION,
 };
-use crate::ring::{Memory, WORD};
+use crate::ring::{Corrupt, Memory, WORD};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What keeps the peer from making the memory shorter under our feet.
@@ -184,8 +184,12 @@ impl Mapping {
 
     /// Whether the memory still begins as ours: a peer may punch holes into sealed memory, which
     /// then reads as zeros.
-    pub(crate) fn is_intact(&self) -> bool {
-        self.header().magic.load(Ordering::Relaxed) == MAGIC
+    pub(crate) fn check(&self) -> Result<(), Corrupt> {
+        if self.header().magic.load(Ordering::Relaxed) == MAGIC {
+            Ok(())
+        } else {
+            Err(Corrupt("the memory's header was overwritten"))
+        }
     }
 
     /// Where the ring's byte at `offset` lies, if `len` bytes from there are in the ring.
@@ -226,13 +230,8 @@ impl Memory for Mapping {
     }
 
     #[inline]
-    fn store_word(&self, offset: usize, word: u64) {
-        self.word_at(offset).store(word, Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn load_word(&self, offset: usize) -> u64 {
-        self.word_at(offset).load(Ordering::Relaxed)
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        self.word_at(offset)
     }
 
     #[inline]
@@ -264,7 +263,6 @@ impl Memory for Mapping {
     #[inline]
     fn will_read(&self, offset: usize) {
         let at = self.at(offset, WORD).as_ptr();
-        fetch_for_reading(at);
         fetch_for_reading(at.wrapping_add(LINE));
     }
 }
