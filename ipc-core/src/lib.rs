@@ -12,6 +12,7 @@ pub mod handoff;
 pub mod lifeline;
 mod limits;
 mod name;
+mod pacer;
 pub mod rendezvous;
 mod strategy;
 #[cfg(feature = "tokio")]
@@ -32,6 +33,7 @@ pub use handoff::End;
 pub use handoff::{Handoff, Parts};
 pub use limits::Limits;
 pub use name::{Name, NameLock, check as check_ownership};
+pub use pacer::Pacer;
 pub use strategy::{ADAPTIVE_LIMIT, SPIN_LIMIT, WaitStrategy, Waiter};
 #[cfg(feature = "serde")]
 pub use typed::{TypedError, TypedReceiver, TypedSender};

@@ -38,8 +38,8 @@ impl Channel for Pipe {
     fn pair(options: &Options) -> Result<(Sender, Receiver), OpenError> {
         check(options)?;
         let (reader, writer) = sys::pipe()?;
-        let reader = Descriptor::new(reader)?;
-        let writer = Descriptor::new(writer)?;
+        let reader = Descriptor::reader(reader)?;
+        let writer = Descriptor::writer(writer)?;
         let notes = Notes::anonymous()?;
         notes.sender_opened()?;
         let receiver = Receiver::new(reader, notes.try_clone()?, options);

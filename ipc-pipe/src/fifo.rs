@@ -112,7 +112,7 @@ impl Fifo {
             });
         match made {
             Ok((reader, identity)) => Ok(Self {
-                reader: Descriptor::new(reader)?,
+                reader: Descriptor::reader(reader)?,
                 notes: Notes::from_fd(notes)?,
                 identity,
             }),
@@ -165,7 +165,7 @@ fn try_connect(name: &Name) -> Result<(Descriptor, Notes), OpenError> {
         // Another sender came first; the listener is about to put up a new FIFO.
         return Err(OpenError::NotFound);
     }
-    let writer = Descriptor::new(writer)?;
+    let writer = Descriptor::writer(writer)?;
     notes.sender_opened()?;
     // Into an empty pipe with a reader: neither waits nor fails, unless the listener just died.
     match writer.write_now(&[std::io::IoSlice::new(&frame::HELLO)]) {

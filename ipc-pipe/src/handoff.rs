@@ -78,7 +78,11 @@ fn open(parts: Parts, access: OFlags) -> Result<(Descriptor, Notes, Options, Vec
         strategy,
         ..Options::default()
     };
-    let pipe = Descriptor::new(pipe)?;
+    let pipe = if access == OFlags::WRONLY {
+        Descriptor::writer(pipe)?
+    } else {
+        Descriptor::reader(pipe)?
+    };
     Ok((pipe, Notes::from_fd(notes)?, options, rest.to_vec()))
 }
 

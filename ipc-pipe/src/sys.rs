@@ -1,4 +1,5 @@
-//! Every system call on the pipe itself: `pipe2(2)`, `read(2)`, `preadv2(2)`, `pwritev2(2)`.
+//! Every system call on the pipe itself: `pipe2(2)`, `read(2)`, `write(2)`, `preadv2(2)`,
+//! `pwritev2(2)`.
 //!
 //! `RWF_NOWAIT` makes a single call non-blocking, and the descriptor stays in blocking mode, so that a
 //! wait without a deadline is one call. Nameless pipes know the flag since Linux 6.4; a FIFO, or an
@@ -37,20 +38,33 @@ pub(crate) struct Descriptor {
     fd: OwnedFd,
     /// `NOWAIT` while the descriptor is in blocking mode, nothing while it is not.
     now: Cell<ReadWriteFlags>,
+    /// `NOSIGNAL` while it is needed and known to the kernel.
+    quiet: Cell<ReadWriteFlags>,
 }
 
 impl Descriptor {
-    /// Takes the end over in blocking mode, whatever mode a peer had left it in.
-    pub(crate) fn new(fd: OwnedFd) -> Result<Self, OpenError> {
+    /// Takes the reading end over in blocking mode, whatever mode a peer had left it in.
+    pub(crate) fn reader(fd: OwnedFd) -> Result<Self, OpenError> {
         rustix::fs::fcntl_setfl(&fd, OFlags::empty()).map_err(|e| OpenError::io("fcntl", e))?;
         Ok(Self {
             fd,
             now: Cell::new(ReadWriteFlags::NOWAIT),
+            quiet: Cell::new(ReadWriteFlags::empty()),
         })
     }
 
+    /// Takes the writing end over likewise.
+    pub(crate) fn writer(fd: OwnedFd) -> Result<Self, OpenError> {
+        let writer = Self::reader(fd)?;
+        // `write(2)` is a fifth cheaper than `pwritev2(2)` with the flag.
+        if !ignores_sigpipe() {
+            writer.quiet.set(NOSIGNAL);
+        }
+        Ok(writer)
+    }
+
     /// Called when the flag was refused: from now on the whole descriptor is non-blocking.
-    fn do_without_the_flag(&self) -> Result<(), Errno> {
+    fn do_without_nowait(&self) -> Result<(), Errno> {
         rustix::fs::fcntl_setfl(&self.fd, OFlags::NONBLOCK)?;
         self.now.set(ReadWriteFlags::empty());
         Ok(())
@@ -64,6 +78,7 @@ impl Descriptor {
         Ok(Self {
             fd: self.duplicate()?,
             now: self.now.clone(),
+            quiet: self.quiet.clone(),
         })
     }
 
@@ -74,7 +89,7 @@ impl Descriptor {
             match rustix::io::preadv2(&self.fd, buffers, HERE, self.now.get()) {
                 Ok(len) => return Ok(Some(len)),
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::OPNOTSUPP) => self.do_without_the_flag()?,
+                Err(Errno::OPNOTSUPP) => self.do_without_nowait()?,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
@@ -111,16 +126,24 @@ impl Descriptor {
         }
     }
 
-    fn write(&self, buffers: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<usize, Errno> {
-        let mut flags = flags | NOSIGNAL;
+    fn write(&self, buffers: &[IoSlice<'_>], now: ReadWriteFlags) -> Result<usize, Errno> {
+        let mut now = now;
         loop {
-            match rustix::io::pwritev2(&self.fd, buffers, HERE, flags) {
+            let flags = now | self.quiet.get();
+            let written = match buffers {
+                [buffer] if flags.is_empty() => rustix::io::write(&self.fd, buffer),
+                _ if flags.is_empty() => rustix::io::writev(&self.fd, buffers),
+                _ => rustix::io::pwritev2(&self.fd, buffers, HERE, flags),
+            };
+            match written {
                 Err(Errno::INTR) => {}
-                // An older kernel. Rust programs ignore SIGPIPE, so EPIPE is all they see.
-                Err(Errno::OPNOTSUPP) if flags.contains(NOSIGNAL) => flags.remove(NOSIGNAL),
+                // A kernel before 6.18. SIGPIPE then hits a host that does not ignore it.
+                Err(Errno::OPNOTSUPP) if flags.contains(NOSIGNAL) => {
+                    self.quiet.set(ReadWriteFlags::empty());
+                }
                 Err(Errno::OPNOTSUPP) if flags.contains(ReadWriteFlags::NOWAIT) => {
-                    self.do_without_the_flag()?;
-                    flags = NOSIGNAL;
+                    self.do_without_nowait()?;
+                    now = ReadWriteFlags::empty();
                 }
                 outcome => return outcome,
             }
@@ -130,6 +153,20 @@ impl Descriptor {
     fn sleep(&self, interest: Interest) -> Result<(), Errno> {
         poll([(self.fd.as_fd(), interest)], Wait::Forever).map(drop)
     }
+}
+
+/// Whether this process ignores SIGPIPE, as Rust programs do from their start
+/// (`proc_pid_status(5)`). Without `/proc` nobody knows.
+fn ignores_sigpipe() -> bool {
+    const SIGPIPE: u64 = 1 << (13 - 1);
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return false;
+    };
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|ignored| ignored & SIGPIPE != 0)
 }
 
 impl AsFd for Descriptor {

@@ -53,6 +53,19 @@ fn ask(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
     counted.stop();
 }
 
+/// As the receiver of a stream does: two messages are there whenever it comes.
+fn in_pairs(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
+    let mut buffer = [0; 64];
+    let counted = probe.start();
+    for _ in 0..MESSAGES / 2 {
+        sender.send(&[7; 64]).unwrap();
+        sender.send(&[7; 64]).unwrap();
+        receiver.recv(&mut buffer).unwrap();
+        receiver.recv(&mut buffer).unwrap();
+    }
+    counted.stop();
+}
+
 fn blocking() -> Options {
     Options::default().wait_strategy(WaitStrategy::Block)
 }
@@ -97,4 +110,14 @@ fn a_blocking_round_trip_is_two_calls() {
         .unwrap();
     assert_eq!(count(ask, (ask_sender, answer_receiver)), 2 * MESSAGES);
     child.join().unwrap();
+}
+
+#[test]
+fn no_side_of_a_stream_makes_more_than_a_call_a_message() {
+    for options in [Options::default(), blocking()] {
+        let calls = count(in_pairs, Pipe::pair(&options).unwrap());
+        // One read for two messages; a yield before it, unless the machine is too busy for that.
+        let least = MESSAGES + MESSAGES / 2;
+        assert!((least..=2 * MESSAGES).contains(&calls), "{calls}");
+    }
 }
