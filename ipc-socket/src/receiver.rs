@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::Interest;
-use ipc_core::{Limit, Limits, Pollable, RecvError, Wait, Waiter};
+use ipc_core::{Limit, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
@@ -40,6 +40,9 @@ pub struct Receiver {
     /// Why there is nothing more to come.
     pub(crate) over: Option<Over>,
     pub(crate) released: Cell<bool>,
+    pacer: Pacer,
+    /// Messages of the last intake that were handed out.
+    handed_out: usize,
 }
 
 /// Why a receiver has nothing more to give.
@@ -96,6 +99,8 @@ impl Receiver {
             }),
             over: None,
             released: Cell::new(false),
+            pacer: Pacer::default(),
+            handed_out: 0,
         }
     }
 
@@ -136,6 +141,7 @@ impl Receiver {
                         .ok_or(RecvError::BufferTooSmall { needed })?;
                     target.copy_from_slice(&self.buffer[from..to]);
                     self.start = to;
+                    self.handed_out += 1;
                     return Ok((needed, rights));
                 }
                 Front::Pieces => {
@@ -266,6 +272,11 @@ impl Receiver {
 
     /// Reads in as much as there is, waiting for the first byte.
     fn fill(&mut self, wait: Wait) -> Result<(), RecvError> {
+        // Two messages a call have room for the call that gathering costs: never more than one
+        // call a message.
+        if std::mem::take(&mut self.handed_out) > 1 && wait != Wait::Never {
+            self.pacer.gather();
+        }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start > 0 && BUFFER - self.end < BUFFER / 2 {
