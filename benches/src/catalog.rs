@@ -1,170 +1,37 @@
-use std::io;
-use std::process::Command;
+use std::sync::OnceLock;
 
-use ipc_core::Channel;
-
-use crate::channel::ChannelLink;
-use crate::control::{Bundle, Control};
-use crate::failure::Outcome;
-use crate::floors::{bytes, copy, file, line, queue, ring, signal};
-use crate::peer::{Link, Solo, serve_link, serve_solo};
+use crate::floors::{bytes, copy, durable, file, line, queue, ring, signal};
+use crate::implementation::Implementation;
+use crate::loan::LoanLink;
+use crate::processes::bare::{Fork, PosixSpawn, StdCommand};
+use crate::processes::own::Spawn;
+use crate::processes::starts::Starts;
+use crate::processes::tasks::Pools;
+use crate::processes::{python as python_processes, threads};
 use crate::rivals::{crossbeam, ipc_channel, python, queue as crate_queue, segment, std_streams};
-use crate::spec::{Side, Spec, Strategy, Workload};
+use crate::spec::{Strategy, Workload};
 
-/// Something that can be measured.
-#[derive(Clone, Copy)]
-pub(crate) struct Implementation {
-    /// As reports print it; `floor:` and `rival:` say what it is there for.
-    pub(crate) id: &'static str,
-    /// What it is built on, which is also what it is compared within.
-    pub(crate) mechanism: &'static str,
-    /// One row each.
-    pub(crate) waits: &'static [Option<Strategy>],
-    pub(crate) workloads: &'static [Workload],
-    /// What a reader of the table must know.
-    pub(crate) note: &'static str,
-    open: fn(&Spec, [u32; 2]) -> Outcome<[Bundle; 2]>,
-    serve: fn(&Spec, Side, Bundle, &Control) -> io::Result<()>,
-    shape: Shape,
-}
+const BLOCK: &[Option<Strategy>] = &[Some(Strategy::Block)];
+const SPIN: &[Option<Strategy>] = &[Some(Strategy::Spin)];
+const ADAPTIVE: &[Option<Strategy>] = &[Some(Strategy::Adaptive)];
 
-#[derive(Clone, Copy)]
-enum Shape {
-    /// Two processes of this program.
-    Pair,
-    /// One process of this program that is both sides.
-    Solo,
-    /// Another program that sees to both sides itself.
-    Foreign(fn(&Spec) -> Command),
-}
-
-const BOTH: &[Workload] = &[Workload::Rtt, Workload::Throughput];
 const RTT: &[Workload] = &[Workload::Rtt];
 const THROUGHPUT: &[Workload] = &[Workload::Throughput];
-const EACH: &[Option<Strategy>] = &[
-    Some(Strategy::Block),
-    Some(Strategy::Spin),
-    Some(Strategy::Adaptive),
-];
-const BLOCK: &[Option<Strategy>] = &[Some(Strategy::Block)];
-const BATCHED: &[Option<Strategy>] = &[Some(Strategy::Block), Some(Strategy::Adaptive)];
-const SPIN: &[Option<Strategy>] = &[Some(Strategy::Spin)];
+/// For what holds a single message, so that eight cannot be on their way.
+const NO_WINDOW: &[Workload] = &[Workload::Rtt, Workload::Throughput];
+const STREAMS: &[Workload] = &[Workload::Window, Workload::Throughput];
 
-impl Implementation {
-    const fn pair<L: Link>(id: &'static str, mechanism: &'static str) -> Self {
-        Self {
-            id,
-            mechanism,
-            waits: EACH,
-            workloads: BOTH,
-            note: "",
-            open: L::open,
-            serve: serve_link::<L>,
-            shape: Shape::Pair,
-        }
-    }
+const NO_WAIT: &[Option<Strategy>] = &[None];
+const START: &[Workload] = &[Workload::Start];
+const TASKS: &[Workload] = &[Workload::Task, Workload::Map];
+const MAP: &[Workload] = &[Workload::Map];
 
-    const fn channel<C: Channel>(id: &'static str, mechanism: &'static str) -> Self {
-        Self::pair::<ChannelLink<C, false>>(id, mechanism)
-    }
+/// Each message, or each batch, costs the disk a turn: two sizes show it.
+const DURABLE_SIZES: &[usize] = &[64, 1024];
+const DURABLE: &str = "outlives a loss of power";
 
-    /// The sender is offered several messages at a time; the receiver takes one a call.
-    const fn batched<C: Channel>(id: &'static str, mechanism: &'static str) -> Self {
-        Self::pair::<ChannelLink<C, true>>(id, mechanism)
-            .workloads(THROUGHPUT)
-            .waits(BATCHED)
-    }
-
-    const fn solo<S: Solo>(id: &'static str, mechanism: &'static str) -> Self {
-        Self {
-            id,
-            mechanism,
-            waits: &[None],
-            workloads: BOTH,
-            note: "in one process",
-            open: nothing,
-            serve: serve_solo::<S>,
-            shape: Shape::Solo,
-        }
-    }
-
-    const fn foreign(
-        id: &'static str,
-        mechanism: &'static str,
-        command: fn(&Spec) -> Command,
-    ) -> Self {
-        Self {
-            id,
-            mechanism,
-            waits: BLOCK,
-            workloads: BOTH,
-            note: "",
-            open: nothing,
-            serve: serve_nothing,
-            shape: Shape::Foreign(command),
-        }
-    }
-
-    const fn waits(self, waits: &'static [Option<Strategy>]) -> Self {
-        Self { waits, ..self }
-    }
-
-    const fn workloads(self, workloads: &'static [Workload]) -> Self {
-        Self { workloads, ..self }
-    }
-
-    const fn note(self, note: &'static str) -> Self {
-        Self { note, ..self }
-    }
-
-    pub(crate) fn is_floor(&self) -> bool {
-        self.id.starts_with("floor:")
-    }
-
-    /// Whether it is one process of its own kind, so that there is one control socket.
-    pub(crate) fn is_alone(&self) -> bool {
-        !matches!(self.shape, Shape::Pair)
-    }
-
-    /// Whether its system calls can be counted from outside: both sides are this program's own
-    /// single-threaded processes.
-    pub(crate) fn is_countable(&self) -> bool {
-        matches!(self.shape, Shape::Pair)
-    }
-
-    /// The program to run instead of this one.
-    pub(crate) fn foreign_command(&self, spec: &Spec) -> Option<Command> {
-        match self.shape {
-            Shape::Foreign(command) => Some(command(spec)),
-            Shape::Pair | Shape::Solo => None,
-        }
-    }
-
-    pub(crate) fn open(&self, spec: &Spec, peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        (self.open)(spec, peers)
-    }
-
-    pub(crate) fn serve(
-        &self,
-        spec: &Spec,
-        side: Side,
-        bundle: Bundle,
-        control: &Control,
-    ) -> io::Result<()> {
-        (self.serve)(spec, side, bundle, control)
-    }
-}
-
-fn nothing(_spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-    Ok(Default::default())
-}
-
-fn serve_nothing(_: &Spec, _: Side, _: Bundle, _: &Control) -> io::Result<()> {
-    Err(io::Error::other("not a side of this program"))
-}
-
-/// Everything, floors first within a mechanism.
-pub(crate) const CATALOG: &[Implementation] = &[
+/// Everything of this package, floors first within a mechanism.
+const CATALOG: &[Implementation] = &[
     Implementation::pair::<bytes::PipeLink<false>>("floor:pipe", "pipe").waits(BLOCK),
     Implementation::pair::<bytes::PipeLink<true>>("floor:pipe-polled", "pipe").waits(SPIN),
     Implementation::channel::<ipc_pipe::Pipe>("ipc-pipe", "pipe"),
@@ -188,27 +55,111 @@ pub(crate) const CATALOG: &[Implementation] = &[
         .workloads(RTT),
     Implementation::pair::<ring::RingLink>("floor:ring", "shm")
         .waits(SPIN)
-        .workloads(THROUGHPUT),
+        .workloads(STREAMS),
     Implementation::solo::<copy::Copy>("floor:memcpy", "shm").workloads(THROUGHPUT),
     Implementation::channel::<ipc_shm::SharedMemory>("ipc-shm", "shm"),
     Implementation::batched::<ipc_shm::SharedMemory>("ipc-shm:batch", "shm"),
+    Implementation::pair::<LoanLink>("ipc-shm:loan", "shm")
+        .waits(ADAPTIVE)
+        .workloads(NO_WINDOW)
+        .note("written and read in place; touched: the first and the last 8 B"),
     Implementation::pair::<segment::SegmentLink>("rival:shared_memory", "shm")
         .waits(SPIN)
+        .workloads(NO_WINDOW)
         .note("one message in flight"),
     Implementation::pair::<signal::SignalLink<false>>("floor:signal", "signal").waits(BLOCK),
     Implementation::pair::<signal::SignalLink<true>>("floor:signal-polled", "signal").waits(SPIN),
     Implementation::channel::<ipc_signal::SignalQueue>("ipc-signal", "signal"),
     Implementation::pair::<file::FileLink>("floor:file", "file").waits(SPIN),
+    Implementation::solo::<durable::Synced<false>>("floor:file:durable", "file")
+        .workloads(THROUGHPUT)
+        .sizes(DURABLE_SIZES)
+        .note("in one process: written and synced, read by nobody"),
+    Implementation::solo::<durable::Synced<true>>("floor:file:durable:batch", "file")
+        .workloads(THROUGHPUT)
+        .sizes(DURABLE_SIZES)
+        .note("in one process: one write and one sync for 64 messages, read by nobody"),
     Implementation::channel::<ipc_file::FileLog>("ipc-file", "file"),
     Implementation::batched::<ipc_file::FileLog>("ipc-file:batch", "file"),
+    Implementation::channel::<ipc_file::FileLog>("ipc-file:durable", "file")
+        .workloads(THROUGHPUT)
+        .waits(BLOCK)
+        .sizes(DURABLE_SIZES)
+        .note(DURABLE),
+    Implementation::batched::<ipc_file::FileLog>("ipc-file:durable:batch", "file")
+        .waits(BLOCK)
+        .sizes(DURABLE_SIZES)
+        .note(DURABLE),
     Implementation::solo::<crossbeam::Threads>("rival:crossbeam-channel", "threads")
         .note("IN ONE PROCESS: two threads"),
     Implementation::foreign("rival:python-Pipe", "python", python::command),
     Implementation::foreign("rival:python-Queue", "python", python::command),
+    Implementation::solo::<Starts<Fork>>("floor:fork", "process")
+        .workloads(START)
+        .note(""),
+    Implementation::solo::<Starts<PosixSpawn>>("floor:posix_spawn", "process")
+        .workloads(START)
+        .note("this very program"),
+    Implementation::solo::<Starts<Spawn>>("ipc-process:spawn", "process")
+        .workloads(START)
+        .note(""),
+    Implementation::solo::<Starts<StdCommand>>("rival:Command", "process")
+        .workloads(START)
+        .note("this very program"),
+    Implementation::foreign("rival:python-Process", "process", python_processes::command)
+        .waits(NO_WAIT)
+        .workloads(START)
+        .note("by fork"),
+    Implementation::foreign("rival:python-Pool", "process", python_processes::command)
+        .waits(NO_WAIT)
+        .workloads(TASKS)
+        .note("by fork"),
+    Implementation::foreign(
+        "rival:python-Pool:chunk=1",
+        "process",
+        python_processes::command,
+    )
+    .waits(NO_WAIT)
+    .workloads(MAP)
+    .note("by fork; one task a message"),
+    Implementation::foreign(
+        "rival:python-ProcessPoolExecutor",
+        "process",
+        python_processes::command,
+    )
+    .waits(NO_WAIT)
+    .workloads(TASKS)
+    .note("by fork"),
+    Implementation::solo::<Pools<threads::Rayon>>("rival:rayon", "process")
+        .workloads(TASKS)
+        .note("IN ONE PROCESS: two threads"),
 ];
 
+static RIVALS: OnceLock<&[Implementation]> = OnceLock::new();
+
+/// Measures these too. Without them everything is measured; with them, only the mechanisms that
+/// they are built on. To be called once, before anything is looked up.
+pub(crate) fn add(rivals: &'static [Implementation]) {
+    // A second call would be a second `main`; the first one's rivals then stay.
+    let _ = RIVALS.set(rivals);
+}
+
+fn rivals() -> &'static [Implementation] {
+    RIVALS.get().copied().unwrap_or_default()
+}
+
+/// What is to be measured, floors first within a mechanism.
+pub(crate) fn all() -> impl Iterator<Item = &'static Implementation> {
+    let rivals = rivals();
+    let own = CATALOG.iter().filter(|implementation| {
+        rivals.is_empty()
+            || rivals
+                .iter()
+                .any(|r| r.mechanism == implementation.mechanism)
+    });
+    own.chain(rivals)
+}
+
 pub(crate) fn find(id: &str) -> Option<&'static Implementation> {
-    CATALOG
-        .iter()
-        .find(|implementation| implementation.id == id)
+    all().find(|implementation| implementation.id == id)
 }

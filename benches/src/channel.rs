@@ -2,13 +2,15 @@ use std::io::IoSlice;
 use std::marker::PhantomData;
 
 use ipc_core::{
-    Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, SendError, Sender as _, Tunable,
-    Wait,
+    Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
 };
+use ipc_file::Durability;
 
 use crate::control::Bundle;
 use crate::failure::{Failure, Outcome};
+use crate::parcel::{pack, unpack};
 use crate::peer::Link;
+use crate::report;
 use crate::spec::{Side, Spec};
 use crate::workload::{self, Port};
 
@@ -17,9 +19,9 @@ use crate::workload::{self, Port};
 pub(crate) struct ChannelLink<C, const BATCH: bool>(PhantomData<C>);
 
 /// Messages offered at a time where a sender is offered a batch.
-const BATCH_MESSAGES: usize = 64;
+pub(crate) const BATCH_MESSAGES: usize = 64;
 
-impl<C: Channel, const BATCH: bool> Link for ChannelLink<C, BATCH> {
+impl<C: Measured, const BATCH: bool> Link for ChannelLink<C, BATCH> {
     type Port = Ends<C, BATCH>;
 
     fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
@@ -35,77 +37,90 @@ impl<C: Channel, const BATCH: bool> Link for ChannelLink<C, BATCH> {
         ])
     }
 
-    fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
+    fn port(_spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let [sender, receiver] = unpack(bundle)?;
         let sender = C::Sender::from_parts(sender)?;
         let receiver = C::Receiver::from_parts(receiver)?;
-        Ok(Ends {
-            sender,
-            receiver,
-            size: spec.size,
-        })
+        Ok(Ends { sender, receiver })
+    }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        depth::<C>(spec)
     }
 }
 
-fn pair<C: Channel>(spec: &Spec) -> Outcome<(C::Sender, C::Receiver)> {
-    let mut options = C::Options::default();
-    if let Some(wait) = spec.wait {
-        options = options.wait_strategy(wait.into());
+/// A family with the options that its rows are measured with.
+pub(crate) trait Measured: Channel {
+    /// What differs from the defaults besides how ends wait.
+    fn options(spec: &Spec) -> Self::Options {
+        Self::Options::default().capacity(spec.capacity())
     }
-    match C::pair(&options.clone().capacity(spec.capacity())) {
+}
+
+impl Measured for ipc_pipe::Pipe {}
+impl Measured for ipc_socket::Socket {}
+impl Measured for ipc_mqueue::MessageQueue {}
+impl Measured for ipc_shm::SharedMemory {}
+impl Measured for ipc_signal::SignalQueue {}
+
+impl Measured for ipc_file::FileLog {
+    /// In the directory of the reports, where the floors have their files too.
+    fn options(spec: &Spec) -> ipc_file::Options {
+        let options = ipc_file::Options::default().directory(report::directory());
+        if is_durable(spec) {
+            options
+                .durability(Durability::PowerLoss)
+                .capacity(DURABLE_CAPACITY)
+        } else {
+            options.capacity(spec.capacity())
+        }
+    }
+}
+
+/// Whether a row's messages must outlive a loss of power.
+pub(crate) fn is_durable(spec: &Spec) -> bool {
+    spec.implementation.contains("durable")
+}
+
+/// Bytes of the log, and of its floor's file, where batches are synced: several of them fit.
+pub(crate) const DURABLE_CAPACITY: usize = 1 << 20;
+
+pub(crate) fn pair<C: Measured>(spec: &Spec) -> Outcome<(C::Sender, C::Receiver)> {
+    let wait = |options: C::Options| match spec.wait {
+        Some(wait) => options.wait_strategy(wait.into()),
+        None => options,
+    };
+    match C::pair(&wait(C::options(spec))) {
         // What the user may not have is measured as it comes; the depth is in the report.
-        Err(OpenError::Limit(_) | OpenError::Invalid { .. }) => Ok(C::pair(&options)?),
+        Err(OpenError::Limit(_) | OpenError::Invalid { .. }) => {
+            Ok(C::pair(&wait(C::Options::default()))?)
+        }
         pair => Ok(pair?),
     }
 }
 
-/// Both ends of one process in one bundle: how many descriptors and bytes are the sender's, then
-/// everything.
-fn pack(sender: Parts, receiver: Parts) -> Bundle {
-    let counts = [sender.descriptors.len(), sender.data.len()];
-    let mut data = Vec::new();
-    for count in counts {
-        data.extend_from_slice(&(count as u64).to_ne_bytes());
+/// Fills a channel of its own to the brim, unless the mechanism itself counts messages.
+pub(crate) fn depth<C: Measured>(spec: &Spec) -> Option<u64> {
+    const ENOUGH: u64 = 1 << 20;
+    let (mut sender, _receiver) = pair::<C>(spec).ok()?;
+    if let Some(messages) = sender.limits().depth_messages {
+        return u64::try_from(messages).ok();
     }
-    data.extend_from_slice(&sender.data);
-    data.extend_from_slice(&receiver.data);
-    let mut descriptors = sender.descriptors;
-    descriptors.extend(receiver.descriptors);
-    Bundle { descriptors, data }
-}
-
-fn unpack(bundle: Bundle) -> Outcome<[Parts; 2]> {
-    let lost = || Failure::Failed("the ends were lost on the way".into());
-    let Bundle {
-        mut descriptors,
-        data,
-    } = bundle;
-    let (fds, data) = data.split_first_chunk::<8>().ok_or_else(lost)?;
-    let (len, data) = data.split_first_chunk::<8>().ok_or_else(lost)?;
-    let fds = usize::try_from(u64::from_ne_bytes(*fds))?;
-    let len = usize::try_from(u64::from_ne_bytes(*len))?;
-    if fds > descriptors.len() || len > data.len() {
-        return Err(lost());
+    let message = vec![0; spec.size];
+    for sent in 0..ENOUGH {
+        match sender.send_with(&message, Wait::Never) {
+            Ok(()) => {}
+            Err(SendError::Full) => return Some(sent),
+            Err(_) => return None,
+        }
     }
-    let (sender, receiver) = data.split_at(len);
-    let rest = descriptors.split_off(fds);
-    Ok([
-        Parts {
-            descriptors,
-            data: sender.into(),
-        },
-        Parts {
-            descriptors: rest,
-            data: receiver.into(),
-        },
-    ])
+    None
 }
 
 /// What one process holds.
 pub(crate) struct Ends<C: Channel, const BATCH: bool> {
     sender: C::Sender,
     receiver: C::Receiver,
-    size: usize,
 }
 
 impl<C: Channel, const BATCH: bool> Port for Ends<C, BATCH> {
@@ -133,16 +148,6 @@ impl<C: Channel, const BATCH: bool> Port for Ends<C, BATCH> {
         }
         Ok(())
     }
-
-    fn depth(&self) -> Option<u64> {
-        let limits = self.sender.limits();
-        let by_bytes = limits.depth_bytes.map(|bytes| bytes / self.size);
-        let depth = match (limits.depth_messages, by_bytes) {
-            (Some(messages), Some(bytes)) => messages.min(bytes),
-            (messages, bytes) => messages.or(bytes)?,
-        };
-        u64::try_from(depth).ok()
-    }
 }
 
 impl<C: Channel, const BATCH: bool> Ends<C, BATCH> {
@@ -169,7 +174,7 @@ impl<C: Channel, const BATCH: bool> Ends<C, BATCH> {
 }
 
 #[cold]
-fn sending(error: SendError) -> Failure {
+pub(crate) fn sending(error: SendError) -> Failure {
     match error {
         SendError::TooLong { max, .. } => Failure::limit(max),
         error => error.into(),
@@ -177,6 +182,6 @@ fn sending(error: SendError) -> Failure {
 }
 
 #[cold]
-fn receiving(error: RecvError) -> Failure {
+pub(crate) fn receiving(error: RecvError) -> Failure {
     error.into()
 }

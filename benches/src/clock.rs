@@ -1,6 +1,9 @@
+use std::fs;
 use std::sync::LazyLock;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::floors::sys;
 
 /// The clock that all processes of a machine share; read through the vDSO.
 #[inline]
@@ -11,6 +14,38 @@ pub(crate) fn monotonic_ns() -> u64 {
 /// Processor time of this process, all threads, user and system.
 pub(crate) fn process_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+/// Processor time of this process, of the children it has waited for, and of those that live.
+pub(crate) fn family_cpu_ns() -> u64 {
+    let waited_for = sys::waited_for_cpu_ns();
+    process_cpu_ns() + waited_for + children().into_iter().map(threads_cpu_ns).sum::<u64>()
+}
+
+/// Where the kernel keeps no list of children (`proc_pid_children(5)`), none.
+fn children() -> Vec<u32> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+        return Vec::new();
+    };
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split(' ')
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The first number of each thread's `schedstat` (Documentation/scheduler/sched-stats).
+fn threads_cpu_ns(process: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return 0;
+    };
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok())
+        .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 /// What one reading of the clock adds to a sample: the least of many readings in a row.

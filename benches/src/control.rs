@@ -15,9 +15,11 @@ use crate::workload::{Run, SideReport};
 
 /// What an end needs to come into being in another process.
 #[derive(Debug, Default)]
-pub(crate) struct Bundle {
-    pub(crate) descriptors: Vec<OwnedFd>,
-    pub(crate) data: Vec<u8>,
+pub struct Bundle {
+    /// They travel by SCM_RIGHTS.
+    pub descriptors: Vec<OwnedFd>,
+    /// Whatever else must be known.
+    pub data: Vec<u8>,
 }
 
 /// What the supervisor asks of a side.
@@ -39,7 +41,7 @@ pub(crate) enum Command {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Reply {
-    Ready { depth: Option<u64> },
+    Ready,
     Unsupported { reason: String },
     Failed { reason: String },
     Done(SideReport),
@@ -48,7 +50,7 @@ pub(crate) enum Reply {
 /// A connected pair of packet sockets between the supervisor and a side: JSON text, one object a
 /// packet, descriptors alongside.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub struct Control {
     socket: OwnedFd,
 }
 
@@ -92,6 +94,14 @@ impl Control {
                 sent => return sent.map(drop).map_err(Into::into),
             }
         }
+    }
+
+    /// Says that no more will come: the other side's next receipt is the end.
+    pub(crate) fn hang_up(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            &self.socket,
+            rustix::net::Shutdown::Write,
+        )?)
     }
 
     /// The next packet; `UnexpectedEof` when the other side is gone.

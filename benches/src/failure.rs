@@ -2,7 +2,7 @@ use std::error::Error;
 
 /// Why a row has no figures.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The channel cannot carry this, and says so.
     Unsupported(String),
     /// It should have worked.
@@ -10,7 +10,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn limit(bytes: usize) -> Self {
+    /// Messages are longer than the channel carries.
+    #[must_use]
+    pub fn limit(bytes: usize) -> Self {
         Self::Unsupported(format!("limit {bytes} B"))
     }
 }
@@ -22,4 +24,5 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
-pub(crate) type Outcome<T> = Result<T, Failure>;
+/// What every step of a row gives.
+pub type Outcome<T> = Result<T, Failure>;

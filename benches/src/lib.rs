@@ -6,12 +6,17 @@ mod clock;
 mod control;
 mod failure;
 mod floors;
+mod implementation;
+mod loan;
 mod machine;
 mod measure;
+mod neighbours;
 mod pair;
+mod parcel;
 mod peer;
 mod placement;
 mod plan;
+mod processes;
 mod report;
 mod rivals;
 mod row;
@@ -25,15 +30,35 @@ use std::time::Instant;
 
 use criterion::Criterion;
 
+pub use crate::control::{Bundle, Control};
+pub use crate::failure::{Failure, Outcome};
+pub use crate::implementation::Implementation;
+pub use crate::peer::{Link, Solo};
+pub use crate::placement::Placement;
+pub use crate::processes::starts::{Starter, Starts};
+pub use crate::processes::tasks::{Pools, Tasks, WORKERS, task};
+pub use crate::spec::{Side, Spec, Strategy, WINDOW, Workload};
+pub use crate::workload::{Port, Run, SideReport, check, each, stamp};
+
 use crate::machine::Machine;
 use crate::settings::Settings;
 
 /// The whole program: a side of a row if a supervisor started it as one, else the supervisor.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&[])
+}
+
+/// As [`main`], with rivals that this package does not know, compared with what it has on the same
+/// mechanisms. For rivals whose dependencies nobody should build by accident.
+#[must_use]
+pub fn main_with(rivals: &'static [Implementation]) -> ExitCode {
+    catalog::add(rivals);
+    // A process of a pool, or one whose start is measured, goes no further.
+    ipc_process::init();
     // Before anything looks at the arguments: a peer has none.
-    if peer::is_peer() {
-        return peer::main();
+    if let Some(role) = peer::role() {
+        return peer::main(&role);
     }
     let start = Instant::now();
     let settings = Settings::read();
@@ -43,10 +68,13 @@ pub fn main() -> ExitCode {
         .configure_from_args();
     let machine = Machine::here(&report::directory());
     let groups = plan::groups(&settings);
-    let rows = measure::all(&mut criterion, groups, &settings);
+    let mut rows = measure::all(&mut criterion, groups, &settings);
     criterion.final_summary();
     if !settings.measuring {
         return ExitCode::SUCCESS;
+    }
+    for row in &mut rows {
+        row.say_where_it_is_stored(&machine);
     }
     match report::write(&machine, &rows, start.elapsed()) {
         Ok(()) => ExitCode::SUCCESS,

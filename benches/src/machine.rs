@@ -1,6 +1,6 @@
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -75,6 +75,21 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// In one line what a figure cannot do without.
+    pub(crate) fn summary(&self) -> String {
+        let release = self.kernel.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let guest = if self.hypervisor {
+            ", virtual machine"
+        } else {
+            ""
+        };
+        let rustc = self.rustc.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let cpu = self.cpu.as_deref().unwrap_or("unknown processor");
+        format!("{cpu}{guest} · {release} · {rustc}")
+    }
+}
+
 fn read(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
@@ -140,10 +155,18 @@ fn file_system(path: &Path) -> Option<String> {
 
 /// The commit of the checkout, read without running git; absent in a packaged source.
 fn commit() -> Option<String> {
-    let git = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.git");
+    let dot_git = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.git");
+    // In a linked worktree it is a file that names the directory (gitrepository-layout(5)).
+    let linked = fs::read_to_string(&dot_git).ok();
+    let linked = linked.and_then(|text| Some(text.strip_prefix("gitdir: ")?.trim().to_owned()));
+    let git = linked.map_or(dot_git, PathBuf::from);
+    let common = fs::read_to_string(git.join("commondir")).unwrap_or_default();
     let head = fs::read_to_string(git.join("HEAD")).ok()?;
     match head.trim().strip_prefix("ref: ") {
-        Some(branch) => Some(fs::read_to_string(git.join(branch)).ok()?.trim().to_owned()),
+        Some(branch) => {
+            let branch = git.join(common.trim()).join(branch);
+            Some(fs::read_to_string(branch).ok()?.trim().to_owned())
+        }
         None => Some(head.trim().to_owned()),
     }
 }

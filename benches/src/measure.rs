@@ -3,13 +3,15 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 
-use crate::catalog::Implementation;
 use crate::failure::{Failure, Outcome};
+use crate::implementation::Implementation;
+use crate::neighbours::Neighbours;
 use crate::pair::{Pair, Slice};
+use crate::placement::Placement;
 use crate::plan::{Group, floor_of};
 use crate::row::{Row, Status, figure, median};
 use crate::settings::Settings;
-use crate::spec::{Spec, Workload};
+use crate::spec::{Spec, WINDOW, Workload};
 use crate::syscalls;
 use crate::workload::Run;
 
@@ -20,7 +22,6 @@ struct Contestant {
     state: State,
     /// From the first runs.
     ns_per_message: f64,
-    depth: Option<u64>,
     wanted: bool,
     slices: Vec<Slice>,
 }
@@ -106,6 +107,11 @@ pub(crate) fn all(criterion: &mut Criterion, groups: Vec<Group>, settings: &Sett
 }
 
 fn measure(criterion: &mut Criterion, group: Group, share: Share, settings: &Settings) -> Vec<Row> {
+    let placement = group.contestants[0].1.placement;
+    let _neighbours = match neighbours(placement) {
+        Ok(neighbours) => neighbours,
+        Err(failure) => return Contestant::none_of(group, &failure),
+    };
     let mut contestants: Vec<_> = group
         .contestants
         .into_iter()
@@ -148,21 +154,39 @@ fn measure(criterion: &mut Criterion, group: Group, share: Share, settings: &Set
     finish(contestants, lean)
 }
 
+/// Those of the placement that has some.
+fn neighbours(placement: Placement) -> Outcome<Option<Neighbours>> {
+    match placement {
+        Placement::Busy => Neighbours::move_in().map(Some),
+        _ => Ok(None),
+    }
+}
+
 impl Contestant {
+    /// Rows that say why there is nothing to say.
+    fn none_of(group: Group, failure: &Failure) -> Vec<Row> {
+        let contestants = group.contestants.into_iter();
+        let over = |(implementation, spec)| Self {
+            implementation,
+            spec,
+            state: State::Over(failure.clone()),
+            ns_per_message: 0.0,
+            wanted: true,
+            slices: Vec::new(),
+        };
+        contestants.map(|c| over(c).row(&[])).collect()
+    }
+
     fn start(implementation: &'static Implementation, spec: Spec) -> Self {
-        let (state, depth) = match Pair::start(implementation, &spec) {
-            Ok(pair) => {
-                let depth = pair.depth;
-                (State::Running(pair), depth)
-            }
-            Err(failure) => (State::Over(failure), None),
+        let state = match Pair::start(implementation, &spec) {
+            Ok(pair) => State::Running(pair),
+            Err(failure) => State::Over(failure),
         };
         let mut contestant = Self {
             implementation,
             spec,
             state,
             ns_per_message: 0.0,
-            depth,
             wanted: false,
             slices: Vec::new(),
         };
@@ -200,12 +224,15 @@ impl Contestant {
         (messages as u64).clamp(8, self.most_messages())
     }
 
-    /// What one run may carry: what is appended to a file must not fill the storage.
+    /// What one run may carry: what is appended to a file must not fill the
+    /// storage, nor what is mapped over the memory.
     fn most_messages(&self) -> u64 {
         const STORED: usize = 64 << 20;
-        match &*self.spec.mechanism {
-            "file" => (STORED / self.spec.size).max(8) as u64,
-            _ => u64::MAX,
+        let keeps = self.spec.mechanism == "file" || self.spec.workload == Workload::Map;
+        if keeps {
+            (STORED / self.spec.size).max(8) as u64
+        } else {
+            u64::MAX
         }
     }
 
@@ -231,11 +258,7 @@ impl Contestant {
             self.wanted = true;
             return;
         }
-        let id = self.spec.id();
-        let id = id
-            .trim_start_matches(group)
-            .trim_start_matches('/')
-            .to_owned();
+        let id = self.spec.id_in_group();
         let mut group = criterion.benchmark_group(group);
         group
             .sample_size(10)
@@ -272,7 +295,7 @@ impl Contestant {
     /// The pass for percentiles, processor time and ratios.
     fn turn(&mut self, share: Share) {
         let messages = self.messages_in(share.slice);
-        let sample = self.spec.workload == Workload::Rtt;
+        let sample = self.spec.workload.is_timed_each();
         if let Ok(slice) = self.run(messages, sample) {
             self.slices.push(slice);
         }
@@ -280,7 +303,7 @@ impl Contestant {
 
     fn row(&self, all: &[Self]) -> Row {
         let mut row = Row::new(&self.spec, self.implementation.note);
-        row.depth = self.depth;
+        row.depth = self.depth();
         match &self.state {
             State::Over(Failure::Unsupported(reason)) => {
                 row.status = Status::Unsupported;
@@ -301,22 +324,25 @@ impl Contestant {
         row
     }
 
+    /// What fits before a sender waits, or is let through before it does.
+    fn depth(&self) -> Option<u64> {
+        match self.spec.workload {
+            Workload::Start | Workload::Task | Workload::Map => None,
+            Workload::Rtt | Workload::Throughput => self.implementation.depth(&self.spec),
+            Workload::Window => Some(WINDOW),
+        }
+    }
+
     /// The median over the rounds of the ratio within a round.
     fn ratio(&self, all: &[Self]) -> Option<(String, f64)> {
-        let floors = all
-            .iter()
-            .filter(|c| c.implementation.is_floor())
-            .map(|c| &c.spec);
-        let floor = floor_of(&self.spec, floors)?;
+        let floor = floor_of(&self.spec, all.iter().map(|c| &c.spec))?;
         let floor = all.iter().find(|contestant| contestant.spec == *floor)?;
-        let workload = self.spec.workload;
+        let figure = |slice| figure(slice, &self.spec).max(f64::MIN_POSITIVE);
         let ratios = self
             .slices
             .iter()
             .zip(&floor.slices)
-            .map(|(own, floor)| {
-                figure(own, workload) / figure(floor, workload).max(f64::MIN_POSITIVE)
-            })
+            .map(|(own, floor)| figure(own) / figure(floor))
             .collect();
         Some((floor.spec.implementation.clone(), median(ratios)?))
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use ipc_core::Wait;
 use ipc_core::wait::{Interest, Polled, poll};
 
-use crate::catalog::Implementation;
 use crate::control::{self, Bundle, Control, Reply};
 use crate::failure::{Failure, Outcome};
+use crate::implementation::Implementation;
 use crate::peer::ROLE;
 use crate::spec::{Side, Spec, Workload};
 use crate::workload::{Run, SideReport};
@@ -17,8 +17,6 @@ use crate::workload::{Run, SideReport};
 pub(crate) struct Pair {
     sides: Vec<Process>,
     workload: Workload,
-    /// Messages that fit before a sender waits.
-    pub(crate) depth: Option<u64>,
 }
 
 struct Process {
@@ -37,8 +35,11 @@ pub(crate) struct Slice {
     pub(crate) histogram: Vec<(u64, u64)>,
 }
 
-/// How long a pair may take to come into being.
+/// How long a pair may take to come into being, and to answer under `ptrace`.
 const START: Duration = Duration::from_secs(3);
+
+/// How long a side may take to end when it is asked to.
+const END: Duration = Duration::from_millis(500);
 
 impl Pair {
     /// Starts the processes of a row and connects them.
@@ -56,16 +57,15 @@ impl Pair {
             .iter()
             .map(|&side| Process::start(side, implementation.foreign_command(spec)))
             .collect::<Outcome<Vec<_>>>()?;
-        let mut pair = Self {
+        let pair = Self {
             sides,
             workload: spec.workload,
-            depth: None,
         };
         pair.open(implementation, spec)?;
         Ok(pair)
     }
 
-    fn open(&mut self, implementation: &Implementation, spec: &Spec) -> Outcome<()> {
+    fn open(&self, implementation: &Implementation, spec: &Spec) -> Outcome<()> {
         let id = |side| {
             self.sides
                 .iter()
@@ -91,7 +91,7 @@ impl Pair {
         }
         for reply in self.replies(START)? {
             match reply {
-                Reply::Ready { depth } => self.depth = self.depth.or(depth),
+                Reply::Ready => {}
                 _ => return Err(Failure::Failed("an answer out of turn".into())),
             }
         }
@@ -111,7 +111,7 @@ impl Pair {
         self.slice(run, &reports)
     }
 
-    /// The round trip ends with the initiator, the stream with the responder; all processes share
+    /// The stream ends with the responder, everything else with the initiator; all processes share
     /// one monotonic clock.
     fn slice(&self, run: Run, reports: &[SideReport]) -> Outcome<Slice> {
         let of = |side| {
@@ -124,8 +124,8 @@ impl Pair {
         };
         let (initiator, responder) = (of(Side::Initiator), of(Side::Responder));
         let end_ns = match self.workload {
-            Workload::Rtt => initiator.end_ns,
             Workload::Throughput => responder.end_ns,
+            _ => initiator.end_ns,
         };
         let elapsed = end_ns
             .checked_sub(initiator.start_ns)
@@ -226,6 +226,13 @@ impl Pair {
         }
     }
 
+    /// Ends the processes without asking them: stopped by a tracer, they would not hear it.
+    pub(crate) fn kill(mut self) {
+        for process in &mut self.sides {
+            let _ = process.child.kill();
+        }
+    }
+
     /// The answers to what was asked.
     pub(crate) fn take_answers(&self) -> Outcome<Vec<Reply>> {
         self.replies(START)
@@ -253,8 +260,13 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// It is asked to end, since some rivals leave names behind if they are killed; what does not
+    /// hear that is killed.
     fn drop(&mut self) {
-        // Whatever state it is in: a side keeps nothing that must be saved.
+        if self.control.hang_up().is_ok() {
+            let ended = [(self.control.as_fd(), Interest::Read)];
+            let _ = poll(ended, Wait::at_most(END));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -12,13 +12,16 @@ use crate::spec::Side;
 /// Where the two processes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Placement {
+#[non_exhaustive]
+pub enum Placement {
     /// Each pinned to a core of its own.
     TwoCores,
     /// Both pinned to the same core.
     OneCore,
     /// Wherever the scheduler puts them.
     Unpinned,
+    /// Each pinned to a core of its own, where a neighbour already keeps that core busy.
+    Busy,
 }
 
 impl fmt::Display for Placement {
@@ -27,6 +30,7 @@ impl fmt::Display for Placement {
             Self::TwoCores => "two-cores",
             Self::OneCore => "one-core",
             Self::Unpinned => "unpinned",
+            Self::Busy => "busy",
         })
     }
 }
@@ -48,12 +52,17 @@ pub(crate) fn processors() -> &'static [usize] {
 
 impl Placement {
     /// The processor for one side; `None` leaves it to the scheduler.
-    pub(crate) fn processor(self, side: Side) -> Outcome<Option<usize>> {
+    ///
+    /// # Errors
+    /// `Unsupported` where there are too few processors.
+    pub fn processor(self, side: Side) -> Outcome<Option<usize>> {
         match (self, side, processors()) {
             (Self::Unpinned, ..) => Ok(None),
             (Self::OneCore, _, [first, ..])
-            | (Self::TwoCores, Side::Initiator | Side::Solo, [first, _]) => Ok(Some(*first)),
-            (Self::TwoCores, Side::Responder, [_, second]) => Ok(Some(*second)),
+            | (Self::TwoCores | Self::Busy, Side::Initiator | Side::Solo, [first, _]) => {
+                Ok(Some(*first))
+            }
+            (Self::TwoCores | Self::Busy, Side::Responder, [_, second]) => Ok(Some(*second)),
             _ => Err(Failure::Unsupported("needs two processors".into())),
         }
     }
@@ -63,7 +72,7 @@ impl Placement {
         let Some(cpu) = self.processor(side)? else {
             return Ok(());
         };
-        if self == Self::TwoCores {
+        if matches!(self, Self::TwoCores | Self::Busy) {
             know_the_processors();
         }
         pin(cpu)

@@ -1,4 +1,6 @@
-use crate::catalog::{CATALOG, Implementation};
+use crate::catalog;
+use crate::channel::is_durable;
+use crate::implementation::Implementation;
 use crate::placement::Placement;
 use crate::rivals::python;
 use crate::settings::Settings;
@@ -11,44 +13,99 @@ pub(crate) struct Group {
     pub(crate) contestants: Vec<(&'static Implementation, Spec)>,
 }
 
-const RTT: &[usize] = &[64, 1024, 4096, 65536];
-const THROUGHPUT: &[usize] = &[8, 64, 1024, 65536, 1 << 20];
-/// What a signal carries; only its own rows are this short.
+/// What all rows of a table have in common, besides their mechanism.
+#[derive(Clone, Copy)]
+struct Shape {
+    placement: Placement,
+    workload: Workload,
+    size: usize,
+    task_ns: u64,
+}
+
+/// What a signal carries; only its own round trips are this short.
 const WORD: usize = 8;
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const MILLISECOND: u64 = 1_000_000;
 
 /// Everything that these settings ask for.
 pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
+    let python = python::is_installed();
     let mut groups = Vec::new();
-    let python = settings.might_want("python") && python::is_installed();
-    for &placement in &settings.placements {
-        for workload in [Workload::Rtt, Workload::Throughput] {
-            for size in sizes(workload, settings.quick) {
-                for mechanism in mechanisms() {
-                    let skipped = mechanism == "python" && !python;
-                    if !skipped
-                        && (workload, size == WORD) != (Workload::Rtt, mechanism != "signal")
-                    {
-                        groups.extend(group(settings, placement, workload, size, mechanism));
-                    }
-                }
-            }
+    for shape in shapes(settings) {
+        for mechanism in mechanisms() {
+            groups.extend(group(settings, shape, mechanism, python));
         }
     }
     groups
 }
 
-fn sizes(workload: Workload, quick: bool) -> Vec<usize> {
-    match (workload, quick) {
-        (Workload::Rtt, false) => [&[WORD], RTT].concat(),
-        (Workload::Rtt, true) => vec![WORD, 64, 4096],
-        (Workload::Throughput, false) => THROUGHPUT.into(),
-        (Workload::Throughput, true) => vec![64, 65536],
+fn shapes(settings: &Settings) -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for &placement in &settings.placements {
+        let messages: [(Workload, &[usize]); 3] = match placement {
+            Placement::Busy => [
+                (Workload::Rtt, &[WORD, 64]),
+                (Workload::Window, &[]),
+                (Workload::Throughput, &[64]),
+            ],
+            _ if settings.quick => [
+                (Workload::Rtt, &[WORD, 64, 4 * KIB]),
+                (Workload::Window, &[]),
+                (Workload::Throughput, &[64, 64 * KIB]),
+            ],
+            Placement::TwoCores => [
+                (Workload::Rtt, &[WORD, 64, KIB, 4 * KIB, 64 * KIB]),
+                (Workload::Window, &[WORD, 64]),
+                (Workload::Throughput, &[WORD, 64, KIB, 64 * KIB, MIB]),
+            ],
+            Placement::OneCore | Placement::Unpinned => [
+                (Workload::Rtt, &[WORD, 64, KIB, 4 * KIB, 64 * KIB]),
+                (Workload::Window, &[]),
+                (Workload::Throughput, &[WORD, 64, KIB, 64 * KIB, MIB]),
+            ],
+        };
+        for (workload, sizes) in messages {
+            shapes.extend(sizes.iter().map(|&size| Shape {
+                placement,
+                workload,
+                size,
+                task_ns: 0,
+            }));
+        }
     }
+    if settings.processes {
+        shapes.extend(shapes_of_processes(settings.quick));
+    }
+    shapes
+}
+
+/// Processes and pools run wherever the scheduler puts them.
+fn shapes_of_processes(quick: bool) -> Vec<Shape> {
+    let all = [
+        (Workload::Start, 0, 0),
+        (Workload::Start, 256 * MIB, 0),
+        (Workload::Task, WORD, 0),
+        (Workload::Task, WORD, MILLISECOND),
+        (Workload::Task, MIB, 0),
+        (Workload::Map, WORD, 0),
+        (Workload::Map, WORD, MILLISECOND),
+        (Workload::Map, MIB, 0),
+    ];
+    all.into_iter()
+        .filter(|&(_, size, task_ns)| !quick || (size <= WORD && task_ns == 0))
+        .map(|(workload, size, task_ns)| Shape {
+            placement: Placement::Unpinned,
+            workload,
+            size,
+            task_ns,
+        })
+        .collect()
 }
 
 fn mechanisms() -> Vec<&'static str> {
     let mut mechanisms: Vec<&str> = Vec::new();
-    for implementation in CATALOG {
+    for implementation in catalog::all() {
         if !mechanisms.contains(&implementation.mechanism) {
             mechanisms.push(implementation.mechanism);
         }
@@ -58,29 +115,24 @@ fn mechanisms() -> Vec<&'static str> {
 
 fn group(
     settings: &Settings,
-    placement: Placement,
-    workload: Workload,
-    size: usize,
+    shape: Shape,
     mechanism: &'static str,
+    python: bool,
 ) -> Option<Group> {
-    let contestants: Vec<_> = CATALOG
-        .iter()
-        .filter(|i| i.mechanism == mechanism && i.workloads.contains(&workload))
+    let contestants: Vec<_> = catalog::all()
+        .filter(|i| i.mechanism == mechanism && has_a_row(i, shape))
+        .filter(|i| python || !i.id.contains("python"))
         .flat_map(|i| i.waits.iter().map(move |&wait| (i, wait)))
-        .filter(|(_, wait)| belongs(placement, workload, *wait))
-        .filter(|(i, _)| match i.id {
-            "floor:memcpy" => is_bulk(size),
-            // A batch spares the price of a call, which bulk does not feel.
-            id => !id.ends_with(":batch") || !is_bulk(size),
-        })
+        .filter(|&(_, wait)| says_something(shape, wait))
         .map(|(implementation, wait)| {
             let spec = Spec {
                 implementation: implementation.id.into(),
                 mechanism: mechanism.into(),
                 wait,
-                workload,
-                size,
-                placement,
+                workload: shape.workload,
+                size: shape.size,
+                task_ns: shape.task_ns,
+                placement: shape.placement,
             };
             (implementation, spec)
         })
@@ -93,53 +145,151 @@ fn group(
         .into_iter()
         .filter(|(i, spec)| wanted && (i.is_floor() || settings.might_want(&spec.id())))
         .collect();
-    let name = format!("{workload}/{placement}/{size}");
-    (!contestants.is_empty()).then_some(Group { name, contestants })
+    let name = contestants.first()?.1.group();
+    Some(Group { name, contestants })
+}
+
+fn has_a_row(implementation: &Implementation, shape: Shape) -> bool {
+    let Shape {
+        placement,
+        workload,
+        size,
+        ..
+    } = shape;
+    let Implementation {
+        id,
+        mechanism,
+        sizes,
+        workloads,
+        ..
+    } = implementation;
+    // Round trips of a word are those of signals, which carry no more.
+    let as_short_as_it_gets = workload == Workload::Throughput
+        || workload.is_of_processes()
+        || (size == WORD) == (*mechanism == "signal");
+    workloads.contains(&workload)
+        && (sizes.is_empty() || sizes.contains(&size))
+        && as_short_as_it_gets
+        // A batch spares the price of a call, which bulk does not feel.
+        && !(id.ends_with(":batch") && is_bulk(size))
+        && (*id != "floor:memcpy" || is_bulk(size))
+        // The disk does not care which core asks.
+        && !(id.contains(":durable") && placement != Placement::TwoCores)
+        // How a channel waits among busy neighbours is compared with how it blocks there.
+        && !(placement == Placement::Busy && (!id.starts_with("ipc-") || id.contains(':')))
 }
 
 /// Where bandwidth counts and no longer the price of a message.
 fn is_bulk(size: usize) -> bool {
-    size >= 64 * 1024
+    size >= 64 * KIB
 }
 
 /// On one core a spinning process keeps its peer from running: a round trip then takes two slices
-/// of the scheduler, which says nothing about the channel.
-fn belongs(placement: Placement, workload: Workload, wait: Option<Strategy>) -> bool {
-    placement != Placement::OneCore
-        || match wait {
-            Some(Strategy::Spin) => false,
-            Some(Strategy::Adaptive) => workload == Workload::Rtt,
-            Some(Strategy::Block) | None => true,
-        }
+/// of the scheduler, which says nothing about the channel. Among busy neighbours the question is
+/// whether to look or to sleep.
+fn says_something(shape: Shape, wait: Option<Strategy>) -> bool {
+    match (shape.placement, wait) {
+        (Placement::OneCore, Some(Strategy::Spin)) => false,
+        (Placement::OneCore, Some(Strategy::Adaptive)) => shape.workload == Workload::Rtt,
+        (Placement::Busy, wait) => wait != Some(Strategy::Spin),
+        _ => true,
+    }
 }
 
-/// The floor of a row among the rows of its group: the same way of waiting, in bare calls.
+/// What a row is compared with, among the rows of its group: the same exchange, waited for in the
+/// same way, in bare calls or bare memory.
 pub(crate) fn floor_of<'a>(
     spec: &Spec,
-    floors: impl Iterator<Item = &'a Spec> + Clone,
+    mut group: impl Iterator<Item = &'a Spec>,
 ) -> Option<&'a Spec> {
-    if spec.mechanism == "shm" && spec.workload == Workload::Throughput {
-        let name = if is_bulk(spec.size) {
-            "floor:memcpy"
-        } else {
-            "floor:ring"
-        };
-        return floors.clone().find(|floor| floor.implementation == name);
+    if spec.placement == Placement::Busy {
+        return group.find(|other| {
+            other.implementation == spec.implementation && other.wait == Some(Strategy::Block)
+        });
     }
-    let sleeps = spec.workload == Workload::Throughput
+    let name = floor_name(spec)?;
+    group.find(|other| other.implementation == name)
+}
+
+fn floor_name(spec: &Spec) -> Option<&'static str> {
+    let asleep = spec.workload == Workload::Throughput
         || spec.placement == Placement::OneCore
         || matches!(spec.wait, Some(Strategy::Block) | None);
-    let wait = if sleeps {
-        Strategy::Block
-    } else {
-        Strategy::Spin
-    };
-    let same = floors.clone().find(|floor| floor.wait == Some(wait));
-    // A file has no blocking floor; its stream is compared with the polling one.
-    same.or_else(|| {
-        floors
-            .clone()
-            .next()
-            .filter(|_| spec.workload == Workload::Throughput)
-    })
+    let either = |floor, polled| Some(if asleep { floor } else { polled });
+    match (&*spec.mechanism, spec.workload) {
+        // Nothing bare does without a copy as a loan does.
+        _ if spec.implementation.ends_with(":loan") => None,
+        ("pipe", _) => either("floor:pipe", "floor:pipe-polled"),
+        ("socket", _) => either("floor:unix-stream", "floor:unix-stream-polled"),
+        ("mqueue", _) => either("floor:mqueue", "floor:mqueue-polled"),
+        ("signal", _) => either("floor:signal", "floor:signal-polled"),
+        ("shm", Workload::Rtt) => either("floor:futex", "floor:cache-line"),
+        ("shm", Workload::Throughput) if is_bulk(spec.size) => Some("floor:memcpy"),
+        ("shm", _) => Some("floor:ring"),
+        ("file", _) if is_durable(spec) && spec.implementation.ends_with(":batch") => {
+            Some("floor:file:durable:batch")
+        }
+        ("file", _) if is_durable(spec) => Some("floor:file:durable"),
+        // A file has no blocking floor; a stream is compared with the polling one.
+        ("file", Workload::Throughput) => Some("floor:file"),
+        ("file", _) => (!asleep).then_some("floor:file"),
+        ("process", Workload::Start) if spec.implementation.ends_with(":zygote") => {
+            Some("floor:fork")
+        }
+        ("process", Workload::Start) => Some("floor:posix_spawn"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(implementation: &str, mechanism: &str, wait: Strategy, workload: Workload) -> Spec {
+        Spec {
+            implementation: implementation.into(),
+            mechanism: mechanism.into(),
+            wait: Some(wait),
+            workload,
+            size: 64,
+            task_ns: 0,
+            placement: Placement::TwoCores,
+        }
+    }
+
+    #[test]
+    fn a_floor_waits_as_its_row_does() {
+        let floor = |wait, workload| floor_name(&spec("ipc-pipe", "pipe", wait, workload));
+        assert_eq!(floor(Strategy::Block, Workload::Rtt), Some("floor:pipe"));
+        let polled = Some("floor:pipe-polled");
+        assert_eq!(floor(Strategy::Adaptive, Workload::Rtt), polled);
+        assert_eq!(floor(Strategy::Spin, Workload::Window), polled);
+        let stream = floor(Strategy::Adaptive, Workload::Throughput);
+        assert_eq!(stream, Some("floor:pipe"));
+    }
+
+    #[test]
+    fn every_floor_that_is_named_is_in_the_catalog() {
+        for implementation in catalog::all() {
+            for &wait in implementation.waits {
+                for &workload in implementation.workloads {
+                    let Some(wait) = wait else { continue };
+                    let spec = spec(implementation.id, implementation.mechanism, wait, workload);
+                    if let Some(floor) = floor_name(&spec) {
+                        assert!(catalog::find(floor).is_some(), "{floor} is not measured");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn among_busy_neighbours_a_row_is_compared_with_its_own_sleep() {
+        let busy = |wait| Spec {
+            placement: Placement::Busy,
+            ..spec("ipc-pipe", "pipe", wait, Workload::Rtt)
+        };
+        let group = [busy(Strategy::Block), busy(Strategy::Adaptive)];
+        assert_eq!(floor_of(&group[1], group.iter()), Some(&group[0]));
+    }
 }

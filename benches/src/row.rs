@@ -1,6 +1,7 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::machine::Machine;
 use crate::pair::Slice;
 use crate::placement::Placement;
 use crate::spec::{Spec, Strategy, Workload};
@@ -14,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) wait: Option<Strategy>,
     pub(crate) workload: Workload,
     pub(crate) size: usize,
+    /// How long each task works.
+    pub(crate) task_ns: Option<u64>,
     pub(crate) placement: Placement,
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
@@ -21,6 +24,7 @@ pub(crate) struct Row {
     pub(crate) p90_ns: Option<u64>,
     pub(crate) p99_ns: Option<u64>,
     pub(crate) p999_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
     pub(crate) messages_per_s: Option<f64>,
     pub(crate) bytes_per_s: Option<f64>,
     pub(crate) cpu_ns_per_message: Option<u64>,
@@ -56,6 +60,8 @@ impl Row {
             wait: spec.wait,
             workload: spec.workload,
             size: spec.size,
+            task_ns: matches!(spec.workload, Workload::Task | Workload::Map)
+                .then_some(spec.task_ns),
             placement: spec.placement,
             status: Status::Ok,
             reason: None,
@@ -63,6 +69,7 @@ impl Row {
             p90_ns: None,
             p99_ns: None,
             p999_ns: None,
+            max_ns: None,
             messages_per_s: None,
             bytes_per_s: None,
             cpu_ns_per_message: None,
@@ -74,6 +81,14 @@ impl Row {
             note: (!note.is_empty()).then(|| note.to_owned()),
             samples: 0,
             curve: Vec::new(),
+        }
+    }
+
+    /// A file costs what its file system makes of it.
+    pub(crate) fn say_where_it_is_stored(&mut self, machine: &Machine) {
+        if let ("file", Some(storage)) = (&*self.mechanism, &machine.storage_of_reports) {
+            let note = self.note.take().map(|note| note + "; ");
+            self.note = Some(format!("{}on {storage}", note.unwrap_or_default()));
         }
     }
 
@@ -96,23 +111,28 @@ impl Row {
         let rate = median(slices.iter().map(rate).collect());
         self.messages_per_s = rate;
         self.bytes_per_s = rate.map(|rate| rate * self.size as f64);
-        if self.workload == Workload::Rtt {
+        if self.workload.is_timed_each() {
             let all = merge(slices);
             self.p50_ns = median(slices.iter().map(p50).collect()).map(|ns| ns.round() as u64);
             let at = |percentile| (!all.is_empty()).then(|| all.value_at_percentile(percentile));
             self.p90_ns = at(90.0);
             self.p99_ns = at(99.0);
             self.p999_ns = at(99.9);
+            self.max_ns = at(100.0);
             self.curve = curve(&all);
         }
     }
 }
 
-/// What a ratio compares: the median round trip, or messages a second.
-pub(crate) fn figure(slice: &Slice, workload: Workload) -> f64 {
-    match workload {
-        Workload::Rtt => p50(slice),
-        Workload::Throughput => rate(slice),
+/// What a ratio compares: the median time, or messages a second. Among busy neighbours the mean
+/// time: what waiting costs there happens to few messages, and a median would hide it.
+pub(crate) fn figure(slice: &Slice, spec: &Spec) -> f64 {
+    if !spec.workload.is_timed_each() {
+        rate(slice)
+    } else if spec.placement == Placement::Busy {
+        1e9 / rate(slice)
+    } else {
+        p50(slice)
     }
 }
 

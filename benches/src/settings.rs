@@ -11,6 +11,8 @@ pub(crate) struct Settings {
     /// Whether figures are wanted at all, and not only a test that everything runs.
     pub(crate) measuring: bool,
     pub(crate) placements: Vec<Placement>,
+    /// Whether processes and pools are measured, and not only channels.
+    pub(crate) processes: bool,
     /// For the whole run, after the build.
     pub(crate) budget: Duration,
     filter: Option<String>,
@@ -57,6 +59,7 @@ impl Settings {
             quick,
             measuring,
             placements: placements(quick),
+            processes: env::var_os(PLACEMENTS).is_none(),
             budget: Duration::from_secs(seconds.unwrap_or(if quick { 45 } else { 200 })),
             filter: filter(&arguments),
         }
@@ -85,10 +88,17 @@ fn filter(arguments: &[String]) -> Option<String> {
     None
 }
 
-/// `IPC_BENCH_PLACEMENTS`, such as `unpinned` or `two-cores,unpinned`.
+/// Placements of channels, such as `unpinned` or `two-cores,busy`, to measure nothing else.
+const PLACEMENTS: &str = "IPC_BENCH_PLACEMENTS";
+
 fn placements(quick: bool) -> Vec<Placement> {
-    let all = [Placement::TwoCores, Placement::OneCore, Placement::Unpinned];
-    match env::var("IPC_BENCH_PLACEMENTS") {
+    let all = [
+        Placement::TwoCores,
+        Placement::OneCore,
+        Placement::Unpinned,
+        Placement::Busy,
+    ];
+    match env::var(PLACEMENTS) {
         Ok(list) => {
             let wanted = |placement: &Placement| {
                 list.split(',')

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::channel::BATCH_MESSAGES;
 use crate::failure::{Failure, Outcome};
 use crate::pair::Pair;
 use crate::workload::Run;
@@ -34,12 +35,13 @@ pub(crate) fn per_message(pair: Pair) -> Outcome<f64> {
         });
         let counted = count_twice(&pair, &processes);
         drop(finished);
+        pair.kill();
         counted
     })
 }
 
-/// Messages of the shorter run.
-const MESSAGES: u64 = 100;
+/// Messages of the shorter run: whole batches, where they are sent in batches.
+const MESSAGES: u64 = 2 * BATCH_MESSAGES as u64;
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn count_twice(pair: &Pair, processes: &[u32]) -> Outcome<f64> {

@@ -1,5 +1,5 @@
 use std::hint::spin_loop;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -81,6 +81,25 @@ impl<const SPIN: bool> Link for PipeLink<SPIN> {
         let [input, output] = ends(bundle)?;
         Bytes::new(input, output, spec.size)
     }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        let (output, _input) = pipe(spec.capacity()).ok()?;
+        depth_of(output, spec.size)
+    }
+}
+
+/// How many messages fit into what this descriptor writes to: it is filled to the brim.
+pub(crate) fn depth_of(output: impl AsFd, size: usize) -> Option<u64> {
+    fcntl_setfl(&output, fcntl_getfl(&output).ok()? | OFlags::NONBLOCK).ok()?;
+    let message = vec![0; size];
+    let mut bytes = 0;
+    loop {
+        match rustix::io::write(&output, &message[bytes % size..]) {
+            Ok(written) => bytes += written,
+            Err(Errno::AGAIN) => return u64::try_from(bytes / size).ok(),
+            Err(_) => return None,
+        }
+    }
 }
 
 /// A pipe as large as asked for, or as large as an unprivileged user may have it.
@@ -101,12 +120,7 @@ impl<const SPIN: bool> Link for UnixLink<SPIN> {
     type Port = Bytes<SPIN>;
 
     fn open(_spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let (a, b) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (a, b) = sockets()?;
         Ok([bundle([a.try_clone()?, a]), bundle([b.try_clone()?, b])])
     }
 
@@ -114,6 +128,20 @@ impl<const SPIN: bool> Link for UnixLink<SPIN> {
         let [input, output] = ends(bundle)?;
         Bytes::new(input, output, spec.size)
     }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        let (output, _input) = sockets().ok()?;
+        depth_of(output, spec.size)
+    }
+}
+
+fn sockets() -> Outcome<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Descriptors and nothing else.

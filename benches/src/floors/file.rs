@@ -1,8 +1,8 @@
-use std::fs::{File, OpenOptions};
 use std::hint::spin_loop;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::control::Bundle;
 use crate::failure::Outcome;
@@ -63,11 +63,11 @@ impl Link for FileLink {
     type Port = Appended;
 
     fn open(_spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let there = nameless()?;
-        let back = nameless()?;
+        let there = nameless(OFlags::APPEND)?;
+        let back = nameless(OFlags::APPEND)?;
         Ok([
-            bundle([back.try_clone()?.into(), there.try_clone()?.into()]),
-            bundle([there.into(), back.into()]),
+            bundle([back.try_clone()?, there.try_clone()?]),
+            bundle([there, back]),
         ])
     }
 
@@ -82,14 +82,18 @@ impl Link for FileLink {
     }
 }
 
-/// A file beside the reports that lost its name as soon as it existed.
-fn nameless() -> Outcome<File> {
-    let path = report::directory().join(format!("floor-{}", std::process::id()));
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create_new(true)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
+/// A file in the directory of the reports that never had a name, or where the file system cannot
+/// do that (`O_TMPFILE`, `open(2)`), lost it as soon as it existed.
+pub(crate) fn nameless(flags: OFlags) -> Outcome<OwnedFd> {
+    let directory = report::directory();
+    let flags = flags | OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(&directory, flags | OFlags::TMPFILE, mode) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
+        file => return Ok(file?),
+    }
+    let path = directory.join(format!("floor-{}", std::process::id()));
+    let file = rustix::fs::open(&path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
+    rustix::fs::unlink(&path)?;
     Ok(file)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod copy;
+pub(crate) mod durable;
 pub(crate) mod file;
 pub(crate) mod line;
 pub(crate) mod memory;

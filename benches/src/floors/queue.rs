@@ -78,10 +78,6 @@ impl<const SPIN: bool> Port for Queues<SPIN> {
             }
         }
     }
-
-    fn depth(&self) -> Option<u64> {
-        Some(DEPTH as u64)
-    }
 }
 
 #[derive(Debug)]
@@ -102,5 +98,9 @@ impl<const SPIN: bool> Link for QueueLink<SPIN> {
             queue.set_nonblocking(SPIN)?;
         }
         Ok(Queues { input, output })
+    }
+
+    fn depth(_spec: &Spec) -> Option<u64> {
+        Some(DEPTH as u64)
     }
 }

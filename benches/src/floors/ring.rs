@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::floors::bytes::{bundle, ends};
 use crate::floors::memory::{LINE, Region, anonymous};
 use crate::peer::Link;
-use crate::spec::{Side, Spec};
+use crate::spec::{Side, Spec, Workload};
 use crate::workload::Port;
 
 /// The textbook ring of one producer and one consumer in shared memory: two counters on lines of
@@ -20,7 +20,8 @@ pub(crate) struct Ring {
     mine: u64,
     /// The peer's counter when it was last looked at.
     theirs: u64,
-    size: usize,
+    /// Whether waiting costs nothing, so that both sides may fall behind each other.
+    streams: bool,
 }
 
 const HEAD: usize = 0;
@@ -28,16 +29,18 @@ const TAIL: usize = LINE;
 const BYTES: usize = 2 * LINE;
 const LENGTH: usize = 8;
 
-/// About a microsecond. A side that has caught up with its peer and looks at once meets one message
-/// at each look: the two then fight over the counter's line for every message, five times slower
-/// than apart. The ring is measured one way only, where waiting costs nothing.
-fn fall_behind() {
-    for _ in 0..32 {
-        spin_loop();
-    }
-}
-
 impl Ring {
+    /// One way: about a microsecond. A side that has caught up with its peer and looks at once meets
+    /// one message at each look: the two then fight over the counter's line for every message, five
+    /// times slower than apart. Where the peer waits for an answer, one pause.
+    #[inline]
+    fn pause(&self) {
+        let pauses = if self.streams { 32 } else { 1 };
+        for _ in 0..pauses {
+            spin_loop();
+        }
+    }
+
     /// The place of a position; the capacity is a power of two.
     #[inline]
     fn place(&self, position: u64) -> usize {
@@ -67,7 +70,7 @@ impl Port for Ring {
         while end - self.theirs > self.capacity {
             self.theirs = self.region.counter(TAIL).load(Ordering::Acquire);
             if end - self.theirs > self.capacity {
-                fall_behind();
+                self.pause();
             }
         }
         let length = (message.len() as u64).to_ne_bytes();
@@ -87,7 +90,7 @@ impl Port for Ring {
         while self.theirs == self.mine {
             self.theirs = self.region.counter(HEAD).load(Ordering::Acquire);
             if self.theirs == self.mine {
-                fall_behind();
+                self.pause();
             }
         }
         let mut length = [0; LENGTH];
@@ -105,10 +108,6 @@ impl Port for Ring {
             .counter(TAIL)
             .store(self.mine, Ordering::Release);
         Ok(len)
-    }
-
-    fn depth(&self) -> Option<u64> {
-        Some(self.capacity / Self::record(self.size))
     }
 }
 
@@ -132,7 +131,12 @@ impl Link for RingLink {
             capacity,
             mine: 0,
             theirs: 0,
-            size: spec.size,
+            streams: spec.workload == Workload::Throughput,
         })
+    }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        let capacity = spec.capacity().next_power_of_two() as u64;
+        Some(capacity / Ring::record(spec.size))
     }
 }

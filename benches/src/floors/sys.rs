@@ -137,3 +137,16 @@ pub(crate) fn queue_word(process: i32, word: u64) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Processor time of the children that this process has waited for (`getrusage(2)`).
+pub(crate) fn waited_for_cpu_ns() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to room for the structure. It fails for a bad pointer or target only.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
+    // SAFETY: filled in above, and zeroes are a valid value too.
+    let usage = unsafe { usage.assume_init() };
+    [usage.ru_utime, usage.ru_stime]
+        .map(|time| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1000)
+        .into_iter()
+        .sum()
+}

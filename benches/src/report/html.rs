@@ -2,8 +2,10 @@ use std::fmt::Write as _;
 
 use crate::machine::Machine;
 use crate::placement::Placement;
-use crate::report::svg::{Axis, Series, escape, legend, plot};
-use crate::report::table::{blocks, bytes, caption, count, ranking, time};
+use crate::report::columns::{self, remark};
+use crate::report::svg::{Axis, Series, escape, plot};
+use crate::report::table::{blocks, caption, ranking, where_at};
+use crate::report::units::{bytes, count, time};
 use crate::row::{Row, Status};
 use crate::spec::{Strategy, Workload};
 
@@ -15,13 +17,23 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
         "<p>{}</p>",
         escape(&ranking(rows)).replace('\n', "<br>")
     );
-    for placement in [Placement::TwoCores, Placement::OneCore, Placement::Unpinned] {
+    for placement in [
+        Placement::TwoCores,
+        Placement::OneCore,
+        Placement::Unpinned,
+        Placement::Busy,
+    ] {
         let here: Vec<&Row> = rows
             .iter()
             .filter(|r| r.placement == placement && r.status == Status::Ok)
+            .filter(|r| !r.workload.is_of_processes())
             .collect();
         if !here.is_empty() {
-            let _ = write!(page, "<h2>{}</h2>", heading(placement, machine));
+            let _ = write!(
+                page,
+                "<h2>Two processes, {}</h2>",
+                escape(&where_at(placement, machine))
+            );
             plots(&mut page, &here);
         }
     }
@@ -36,44 +48,68 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
 
 const HEAD: &str = include_str!("head.html");
 
-fn heading(placement: Placement, machine: &Machine) -> String {
-    match (placement, machine.pinned_to) {
-        (Placement::TwoCores, [a, b]) => format!("One process a core (CPUs {a} and {b})"),
-        (Placement::OneCore, [a, ..]) => format!("Both processes on one core (CPU {a})"),
-        _ => "Wherever the scheduler puts them".into(),
-    }
+/// Which rows share a plot: few enough to be told apart.
+struct View {
+    title: &'static str,
+    shows: fn(&Row) -> bool,
+}
+
+const VIEWS: &[View] = &[
+    View {
+        title: "The six, looking before they sleep, and their polled floors (dotted)",
+        shows: |row| match row.implementation.starts_with("floor:") {
+            true => row.wait == Some(Strategy::Spin),
+            false => is_plain(row) && row.wait == Some(Strategy::Adaptive),
+        },
+    },
+    View {
+        title: "The six, asleep at once, and their blocking floors (dotted)",
+        shows: |row| match row.implementation.starts_with("floor:") {
+            true => row.wait == Some(Strategy::Block) || row.implementation == "floor:ring",
+            false => is_plain(row) && row.wait == Some(Strategy::Block),
+        },
+    },
+    View {
+        title: "The six, adaptive mechanism, and their rivals (dashed); long dashes: in batches, or without a copy",
+        shows: |row| {
+            row.implementation.starts_with("rival:")
+                || (row.wait == Some(Strategy::Adaptive) && row.implementation.starts_with("ipc-"))
+        },
+    },
+];
+
+fn is_plain(row: &Row) -> bool {
+    row.implementation.starts_with("ipc-") && !row.implementation.contains(':')
 }
 
 fn plots(page: &mut String, rows: &[&Row]) {
+    for view in VIEWS {
+        let shown: Vec<&Row> = rows
+            .iter()
+            .filter(|row| (view.shows)(row))
+            .copied()
+            .collect();
+        if shown.is_empty() {
+            continue;
+        }
+        let _ = write!(page, "<h3>{}</h3>", escape(view.title));
+        plots_of(page, &shown);
+    }
+}
+
+fn plots_of(page: &mut String, rows: &[&Row]) {
     let latency = by_size(rows, Workload::Rtt, |row| row.p50_ns.map(|ns| ns as f64));
     figure(
         page,
         "Median round trip against size",
         &size_axis(),
-        &time_axis("p50"),
+        &time_axis("median round trip"),
         &latency,
-    );
-    let rate = by_size(rows, Workload::Throughput, |row| row.messages_per_s);
-    figure(
-        page,
-        "Messages a second against size",
-        &size_axis(),
-        &rate_axis("messages/s"),
-        &rate,
-    );
-    let bandwidth = by_size(rows, Workload::Throughput, |row| row.bytes_per_s);
-    figure(
-        page,
-        "Bytes a second against size",
-        &size_axis(),
-        &rate_axis("B/s"),
-        &bandwidth,
     );
     let curves: Vec<_> = rows
         .iter()
-        .filter(|row| row.workload == Workload::Rtt && matches!(row.size, 8 | 64))
-        .filter(|row| row.curve.len() > 1)
-        .filter(|row| row.size == 64 || row.mechanism == "signal")
+        .filter(|row| row.workload == Workload::Rtt && row.curve.len() > 1)
+        .filter(|row| row.size == 64 || (row.size == 8 && row.mechanism == "signal"))
         .map(|row| Series {
             points: row
                 .curve
@@ -90,6 +126,22 @@ fn plots(page: &mut String, rows: &[&Row]) {
         &time_axis("round trip"),
         &curves,
     );
+    let rate = by_size(rows, Workload::Throughput, |row| row.messages_per_s);
+    figure(
+        page,
+        "Messages a second, one way, against size",
+        &size_axis(),
+        &rate_axis("messages/s"),
+        &rate,
+    );
+    let bandwidth = by_size(rows, Workload::Throughput, |row| row.bytes_per_s);
+    figure(
+        page,
+        "Bytes a second, one way, against size",
+        &size_axis(),
+        &rate_axis("B/s"),
+        &bandwidth,
+    );
 }
 
 fn figure(page: &mut String, title: &str, x: &Axis, y: &Axis, series: &[Series]) {
@@ -98,10 +150,9 @@ fn figure(page: &mut String, title: &str, x: &Axis, y: &Axis, series: &[Series])
     }
     let _ = write!(
         page,
-        "<figure><figcaption>{}</figcaption>{}{}</figure>",
+        "<figure><figcaption>{}</figcaption>{}</figure>",
         escape(title),
-        plot(title, x, y, series),
-        legend(series)
+        plot(title, x, y, series)
     );
 }
 
@@ -121,32 +172,29 @@ fn by_size(rows: &[&Row], workload: Workload, figure: fn(&Row) -> Option<f64>) -
     }
     for line in &mut series {
         line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        // A single size is still a visible mark.
-        if let [only] = line.points[..] {
-            line.points.push((only.0 * 1.15, only.1));
-        }
     }
     series
 }
 
-/// A colour a mechanism, told apart by the eye that sees no red or no green; a dash for each way
-/// of waiting and for what is not one of the six.
+/// A colour a mechanism, told apart by the eye that sees no red or no green, on white and on black;
+/// a pattern for each kind of row, and for each rival where a mechanism has several.
 fn style(row: &Row) -> Series {
     let colour = match &*row.mechanism {
         "shm" => "#d55e00",
-        "pipe" => "#0072b2",
+        "pipe" => "#2a85c8",
         "socket" => "#009e73",
         "mqueue" => "#cc79a7",
         "signal" => "#b8860b",
-        "file" => "#56b4e9",
+        "file" => "#9467bd",
+        "python" => "#8c7a5b",
         _ => "#888888",
     };
-    let dash = match (row.implementation.split(':').next(), row.wait) {
-        (Some("floor"), _) => "2 3",
-        (Some("rival"), _) => "8 3 2 3",
-        (_, Some(Strategy::Block)) => "9 4",
-        (_, Some(Strategy::Adaptive)) => "15 3",
-        _ => "none",
+    let dash = match row.implementation.split_once(':') {
+        Some(("floor", _)) => "2 4",
+        Some(("rival", "ipc-channel" | "python-Queue" | "iceoryx2:loan")) => "8 3 2 3",
+        Some(("rival", _)) => "7 4",
+        Some(_) => "16 4",
+        None => "none",
     };
     Series {
         label: row.label(),
@@ -206,51 +254,26 @@ fn nines_axis() -> Axis {
 }
 
 fn table(page: &mut String, machine: &Machine, block: &[&Row]) {
-    let rtt = block[0].workload == Workload::Rtt;
+    let first = block[0];
+    let columns = columns::of(first.workload, first.placement);
     let _ = write!(
         page,
-        "<details><summary>{}</summary><table>",
-        escape(&caption(machine, block[0]))
+        "<details><summary>{}</summary><div class=\"wide\"><table><tr><th>row",
+        escape(&caption(machine, first))
     );
-    page.push_str(if rtt {
-        "<tr><th>row<th>p50<th>p90<th>p99<th>p99.9<th>CPU/msg<th>calls/msg<th>x floor<th>depth<th>note"
-    } else {
-        "<tr><th>row<th>messages/s<th>B/s<th>CPU/msg<th>calls/msg<th>x floor<th>depth<th>note"
-    });
-    for row in block {
-        let ns = |value: Option<u64>| value.map_or(String::new(), |ns| time(ns as f64));
-        let number = |value: Option<f64>| value.map_or(String::new(), |n| format!("{n:.2}"));
-        let rate = |value: Option<f64>| value.map_or(String::new(), count);
-        let figures = if rtt {
-            vec![
-                ns(row.p50_ns),
-                ns(row.p90_ns),
-                ns(row.p99_ns),
-                ns(row.p999_ns),
-            ]
-        } else {
-            vec![rate(row.messages_per_s), rate(row.bytes_per_s)]
-        };
-        let _ = write!(page, "<tr><td>{}", escape(&row.label()));
-        for figure in figures {
-            let _ = write!(page, "<td>{figure}");
-        }
-        let note = match row.status {
-            Status::Ok => row.note.clone().unwrap_or_default(),
-            Status::Unsupported => format!("n/a ({})", row.reason.as_deref().unwrap_or("")),
-            Status::Failed => format!("FAILED ({})", row.reason.as_deref().unwrap_or("")),
-        };
-        let _ = write!(
-            page,
-            "<td>{}<td>{}<td>{}<td>{}<td class=\"note\">{}",
-            ns(row.cpu_ns_per_message),
-            number(row.syscalls_per_message),
-            number(row.ratio_to_floor),
-            row.depth.map_or(String::new(), |depth| depth.to_string()),
-            escape(&note)
-        );
+    for column in &columns {
+        let _ = write!(page, "<th>{}", column.heading);
     }
-    page.push_str("</table></details>");
+    page.push_str("<th class=\"note\">note");
+    for row in block {
+        let _ = write!(page, "<tr><td>{}", escape(&row.label()));
+        for column in &columns {
+            let _ = write!(page, "<td>{}", (column.cell)(row).unwrap_or_default());
+        }
+        let note = remark(row).unwrap_or_default();
+        let _ = write!(page, "<td class=\"note\">{}", escape(&note));
+    }
+    page.push_str("</table></div></details>");
 }
 
 fn about(page: &mut String, machine: &Machine) {

@@ -1,10 +1,12 @@
 //! What comes out: a table, JSON, CSV and a page.
 
+mod columns;
 mod csv;
 mod html;
 mod json;
 mod svg;
 mod table;
+mod units;
 
 use std::env;
 use std::fs;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 pub(super) struct Series {
     pub(super) label: String,
     pub(super) points: Vec<(f64, f64)>,
-    /// Floors are dashed, rivals dotted.
+    /// The pattern of its strokes: what kind of row it is.
     pub(super) dash: &'static str,
     pub(super) colour: &'static str,
 }
@@ -16,111 +16,171 @@ pub(super) struct Axis {
     pub(super) place: fn(f64) -> f64,
 }
 
-const WIDTH: f64 = 640.0;
+const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
-const LEFT: f64 = 70.0;
-const BOTTOM: f64 = 48.0;
-const TOP: f64 = 14.0;
-const RIGHT: f64 = 14.0;
+const LEFT: f64 = 66.0;
+const BOTTOM: f64 = 46.0;
+const TOP: f64 = 12.0;
+/// Room for the names of the lines.
+const RIGHT: f64 = 206.0;
+/// From one name to the next.
+const LINE: f64 = 13.0;
 
-/// A plot without scripts, which any browser and printer shows.
+/// Where things lie on a plot.
+struct Frame<'a> {
+    x: &'a Axis,
+    y: &'a Axis,
+    x_range: (f64, f64),
+    y_range: (f64, f64),
+}
+
+/// A plot without scripts, which any browser and printer shows: each line with its name at its end.
 pub(super) fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> String {
-    let (x_low, x_high) = range(
-        series
-            .iter()
-            .flat_map(|s| &s.points)
-            .map(|p| (x.place)(p.0)),
-    );
-    let (y_low, y_high) = range(
-        series
-            .iter()
-            .flat_map(|s| &s.points)
-            .map(|p| (y.place)(p.1)),
-    );
-    let at_x = |v: f64| LEFT + ((x.place)(v) - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
-    let at_y = |v: f64| {
-        HEIGHT - BOTTOM - ((y.place)(v) - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP)
+    let points = || series.iter().flat_map(|line| &line.points);
+    let frame = Frame {
+        x,
+        y,
+        x_range: range(points().map(|point| (x.place)(point.0))),
+        y_range: range(points().map(|point| (y.place)(point.1))),
     };
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
         escape(title)
     );
-    for (value, label) in x
-        .ticks
-        .iter()
-        .filter(|t| inside((x.place)(t.0), x_low, x_high))
-    {
-        let (at, low) = (at_x(*value), HEIGHT - BOTTOM);
-        let _ = write!(
-            svg,
-            "<path class=\"grid\" d=\"M{at:.0} {TOP}V{low}\"/>\
-             <text x=\"{at:.0}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            low + 16.0,
-            escape(label)
-        );
-    }
-    for (value, label) in y
-        .ticks
-        .iter()
-        .filter(|t| inside((y.place)(t.0), y_low, y_high))
-    {
-        let (at, right) = (at_y(*value), WIDTH - RIGHT);
-        let _ = write!(
-            svg,
-            "<path class=\"grid\" d=\"M{LEFT} {at:.0}H{right}\"/>\
-             <text x=\"{}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
-            LEFT - 6.0,
-            at + 4.0,
-            escape(label)
-        );
-    }
+    frame.grid(&mut svg);
     for line in series {
-        let mut path = String::new();
-        for (number, point) in line.points.iter().enumerate() {
-            let command = if number == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{command}{:.0} {:.0}", at_x(point.0), at_y(point.1));
-        }
-        let _ = write!(
-            svg,
-            "<path class=\"line\" stroke=\"{}\" stroke-dasharray=\"{}\" d=\"{path}\">\
-             <title>{}</title></path>",
-            line.colour,
-            line.dash,
-            escape(&line.label)
-        );
+        frame.line(&mut svg, line);
     }
-    let _ = write!(
-        svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\
-         <text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text></svg>",
-        LEFT + (WIDTH - LEFT - RIGHT) / 2.0,
-        HEIGHT - 10.0,
-        escape(x.title),
-        HEIGHT / 2.0,
-        escape(y.title)
-    );
+    frame.names(&mut svg, series);
+    svg.push_str("</svg>");
     svg
 }
 
-/// The lines' names beside their strokes.
-pub(super) fn legend(series: &[Series]) -> String {
-    let mut html = String::from("<ul class=\"legend\">");
-    for line in series {
+impl Frame<'_> {
+    fn at_x(&self, value: f64) -> f64 {
+        let (low, high) = self.x_range;
+        LEFT + ((self.x.place)(value) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn at_y(&self, value: f64) -> f64 {
+        let (low, high) = self.y_range;
+        HEIGHT - BOTTOM - ((self.y.place)(value) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+    }
+
+    fn grid(&self, svg: &mut String) {
+        let (low, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for (value, label) in shown(self.x, self.x_range) {
+            let at = self.at_x(*value);
+            let _ = write!(
+                svg,
+                "<path class=\"grid\" d=\"M{at:.0} {TOP}V{low}\"/>\
+                 <text x=\"{at:.0}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                low + 16.0,
+                escape(label)
+            );
+        }
+        for (value, label) in shown(self.y, self.y_range) {
+            let at = self.at_y(*value);
+            let _ = write!(
+                svg,
+                "<path class=\"grid\" d=\"M{LEFT} {at:.0}H{right}\"/>\
+                 <text x=\"{}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
+                LEFT - 6.0,
+                at + 4.0,
+                escape(label)
+            );
+        }
         let _ = write!(
-            html,
-            "<li><svg viewBox=\"0 0 24 8\"><path class=\"line\" stroke=\"{}\" \
-             stroke-dasharray=\"{}\" d=\"M0 4H24\"/></svg>{}</li>",
-            line.colour,
-            line.dash,
-            escape(&line.label)
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\
+             <text transform=\"translate(12 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+            LEFT + (WIDTH - LEFT - RIGHT) / 2.0,
+            HEIGHT - 8.0,
+            escape(self.x.title),
+            (HEIGHT - BOTTOM) / 2.0,
+            escape(self.y.title)
         );
     }
-    html.push_str("</ul>");
-    html
+
+    fn line(&self, svg: &mut String, line: &Series) {
+        let Series {
+            label,
+            points,
+            dash,
+            colour,
+        } = line;
+        let label = escape(label);
+        let mut path = String::new();
+        for (number, point) in points.iter().enumerate() {
+            let command = if number == 0 { 'M' } else { 'L' };
+            let (x, y) = (self.at_x(point.0), self.at_y(point.1));
+            let _ = write!(path, "{command}{x:.0} {y:.0}");
+            // Few points are measurements, many are a curve.
+            if points.len() <= 6 {
+                let _ = write!(
+                    svg,
+                    "<circle cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"2.4\" fill=\"{colour}\"/>"
+                );
+            }
+        }
+        let _ = write!(
+            svg,
+            "<path class=\"line\" stroke=\"{colour}\" stroke-dasharray=\"{dash}\" d=\"{path}\">\
+             <title>{label}</title></path>"
+        );
+    }
+
+    /// At the right, in the order of the lines' ends, no two on the same spot.
+    fn names(&self, svg: &mut String, series: &[Series]) {
+        let mut ends: Vec<_> = series
+            .iter()
+            .filter_map(|line| {
+                let end = line.points.last()?;
+                Some((self.at_x(end.0), self.at_y(end.1), line))
+            })
+            .collect();
+        ends.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let places = spread(ends.iter().map(|end| end.1).collect(), TOP, HEIGHT - 4.0);
+        for ((x, y, line), place) in ends.into_iter().zip(places) {
+            let Series {
+                label,
+                dash,
+                colour,
+                ..
+            } = line;
+            let edge = WIDTH - RIGHT + 6.0;
+            let _ = write!(
+                svg,
+                "<path class=\"leader\" stroke=\"{colour}\" d=\"M{x:.0} {y:.0}L{edge} {place:.0}\"/>\
+                 <path class=\"line\" stroke=\"{colour}\" stroke-dasharray=\"{dash}\" d=\"M{edge} {place:.0}h20\"/>\
+                 <text class=\"name\" x=\"{}\" y=\"{:.0}\">{}</text>",
+                edge + 24.0,
+                place + 4.0,
+                escape(label)
+            );
+        }
+    }
 }
 
-fn inside(value: f64, low: f64, high: f64) -> bool {
-    (low..=high).contains(&value)
+/// The places of names that would like to be at `wishes`, sorted, but need room.
+fn spread(mut places: Vec<f64>, top: f64, bottom: f64) -> Vec<f64> {
+    let mut least = top;
+    for place in &mut places {
+        *place = place.max(least);
+        least = *place + LINE;
+    }
+    let mut most = bottom;
+    for place in places.iter_mut().rev() {
+        *place = place.min(most);
+        most = *place - LINE;
+    }
+    places
+}
+
+fn shown(axis: &Axis, range: (f64, f64)) -> impl Iterator<Item = &(f64, String)> {
+    let (low, high) = range;
+    let ticks = axis.ticks.iter();
+    ticks.filter(move |tick| (low..=high).contains(&(axis.place)(tick.0)))
 }
 
 /// From the least to the greatest, with a little air; never empty.
@@ -140,4 +200,16 @@ pub(super) fn escape(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINE, spread};
+
+    #[test]
+    fn names_make_room_for_each_other() {
+        assert_eq!(spread(vec![10.0, 10.0], 0.0, 100.0), [10.0, 10.0 + LINE]);
+        assert_eq!(spread(vec![99.0, 99.0], 0.0, 100.0), [100.0 - LINE, 100.0]);
+        assert_eq!(spread(vec![5.0, 90.0], 0.0, 100.0), [5.0, 90.0]);
+    }
 }

@@ -2,22 +2,80 @@ use std::fmt::Write as _;
 
 use crate::machine::Machine;
 use crate::placement::Placement;
+use crate::report::columns::{self, remark};
+use crate::report::units::{bytes, time, wrap};
 use crate::row::{Row, Status};
-use crate::spec::Workload;
+use crate::spec::{WINDOW, Workload};
+
+/// No line is longer, so that a terminal or a mail does not break it.
+const WIDTH: usize = 118;
+
+/// What the columns mean, for someone who sees them for the first time.
+const LEGEND: &str = "\
+One table for each exchange, size and placement, the best row first. A row is a channel and how its ends wait:
+`block` sleeps in the kernel at once, `spin` looks without sleeping, `adaptive` (the default) looks as long as
+that pays and then sleeps. `:batch` offers the sender 64 messages a call, `:loan` copies none.
+`floor:` rows are the same exchange in bare system calls or bare memory, `rival:` rows are other libraries.
+  p50 ... max  time of one round trip, as its sender sees it: half took at most p50, 999 of 1000 at most p99.9
+  CPU/msg      processor time of both processes for one message (for one round trip, where there is one)
+  calls/msg    system calls of both processes, counted
+  x floor      times: how many times the floor's (less is better). msgs/s: share of the floor's (more is better)
+  depth        messages that fit before a sender has to wait
+";
 
 /// Everything as plain text: one block per workload, placement and size, the best row first.
 pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
-    let mut text = String::new();
+    let mut text = format!("\n{LEGEND}");
     for block in blocks(rows) {
-        let first = block[0];
-        let _ = writeln!(text, "\n{}", caption(machine, first));
-        let width = block.iter().map(|row| row.label().len()).max().unwrap_or(0);
-        let _ = writeln!(text, "{:width$}  {}", "", heading(first.workload));
-        for row in block {
-            let _ = writeln!(text, "{:width$}  {}", row.label(), cells(row));
-        }
+        text.push('\n');
+        text.push_str(&render_block(machine, &block));
     }
     text
+}
+
+fn render_block(machine: &Machine, block: &[&Row]) -> String {
+    let first = block[0];
+    let mut text = format!("{}\n{}\n", caption(machine, first), machine.summary());
+    let columns = columns::of(first.workload, first.placement);
+    let label = block.iter().map(|row| row.label().len()).max().unwrap_or(0);
+    let _ = write!(text, "{:label$}", "");
+    for column in &columns {
+        let _ = write!(text, "{:>1$}", column.heading, column.width);
+    }
+    text.push('\n');
+    let mut remarks: Vec<String> = Vec::new();
+    for row in block {
+        let mut line = format!("{:label$}", row.label());
+        if row.status == Status::Ok {
+            for column in &columns {
+                let cell = (column.cell)(row).unwrap_or_else(|| "-".into());
+                let _ = write!(line, "{cell:>0$}", column.width);
+            }
+        }
+        if let Some(remark) = remark(row) {
+            line.push_str(&note(&mut remarks, remark, &line));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for (number, remark) in remarks.iter().enumerate() {
+        let line = format!("[{}] {remark}", number + 1);
+        let _ = writeln!(text, "{}", wrap(&line, WIDTH, 4));
+    }
+    text
+}
+
+/// A remark where it fits behind its line, or the number of its line below the table.
+fn note(remarks: &mut Vec<String>, remark: String, line: &str) -> String {
+    if line.chars().count() + 2 + remark.chars().count() <= WIDTH {
+        return format!("  {remark}");
+    }
+    let number = remarks.iter().position(|known| *known == remark);
+    let number = number.unwrap_or_else(|| {
+        remarks.push(remark);
+        remarks.len() - 1
+    });
+    format!("  [{}]", number + 1)
 }
 
 /// Rows of one workload, placement and size, sorted.
@@ -34,15 +92,24 @@ pub(super) fn blocks(rows: &[Row]) -> Vec<Vec<&Row>> {
         .collect()
 }
 
-fn key(row: &Row) -> (Workload, Placement, usize) {
-    (row.workload, row.placement, row.size)
+/// Processes after messages.
+fn key(row: &Row) -> (bool, Placement, Workload, Option<u64>, usize) {
+    let of_processes = row.workload.is_of_processes();
+    (
+        of_processes,
+        row.placement,
+        row.workload,
+        row.task_ns,
+        row.size,
+    )
 }
 
-/// The least first: time of a round trip, or of a message; rows without figures last.
+/// The least first: time of an exchange, or of a message; rows without figures last.
 fn rank(row: &Row) -> f64 {
-    let figure = match row.workload {
-        Workload::Rtt => row.p50_ns.map(|ns| ns as f64),
-        Workload::Throughput => row.messages_per_s.map(|rate| 1e9 / rate),
+    let figure = if row.workload.is_timed_each() {
+        row.p50_ns.map(|ns| ns as f64)
+    } else {
+        row.messages_per_s.map(|rate| 1e9 / rate)
     };
     match row.status {
         Status::Ok => figure.unwrap_or(f64::MAX / 4.0),
@@ -51,160 +118,98 @@ fn rank(row: &Row) -> f64 {
     }
 }
 
+/// What a block is about, complete enough to be pasted elsewhere.
 pub(super) fn caption(machine: &Machine, row: &Row) -> String {
-    let what = match row.workload {
-        Workload::Rtt => "IPC round trip",
-        Workload::Throughput => "IPC one way",
-    };
-    let cpus = match (row.placement, machine.pinned_to) {
-        (Placement::TwoCores, [a, b]) => format!("two cores, CPUs {a} and {b}"),
-        (Placement::OneCore, [a, ..]) => format!("one core, CPU {a}"),
-        (placement, _) => placement.to_string(),
-    };
-    let clock = machine.clock_reading_ns;
     let size = bytes(row.size);
-    format!("{what} · {size} · two processes · closed loop · {cpus} · clock {clock} ns taken off")
-}
-
-fn heading(workload: Workload) -> &'static str {
-    match workload {
+    let task = match row.task_ns {
+        None | Some(0) => "an empty task".to_owned(),
+        Some(ns) => format!("a task of {}", time(ns as f64)),
+    };
+    let what = match row.workload {
         Workload::Rtt => {
-            "     p50      p90      p99    p99.9     RTT/s  CPU/msg  calls/msg  x floor  depth  note"
+            format!("IPC round trip · {size} · two processes · one message on its way")
         }
-        Workload::Throughput => "  msgs/s      B/s  CPU/msg  calls/msg  x floor  depth  note",
-    }
+        Workload::Window => {
+            format!("IPC round trips · {size} · two processes · {WINDOW} messages on their way")
+        }
+        Workload::Throughput => {
+            format!("IPC one way · {size} · two processes · as fast as it goes")
+        }
+        Workload::Start if row.size == 0 => {
+            "A process that does nothing, start to join · small parent".into()
+        }
+        Workload::Start => {
+            format!("A process that does nothing, start to join · parent that holds {size}")
+        }
+        Workload::Task => {
+            format!("Pool of two processes · {task}, {size} of argument · one at a time")
+        }
+        Workload::Map => {
+            format!("Pool of two processes · {task}, {size} of argument · all at once")
+        }
+    };
+    let clock = if row.workload.is_timed_each() {
+        format!(" · clock {} ns taken off", machine.clock_reading_ns)
+    } else {
+        String::new()
+    };
+    format!("{what} · {}{clock}", where_at(row.placement, machine))
 }
 
-fn cells(row: &Row) -> String {
-    if row.status != Status::Ok {
-        let status = if row.status == Status::Unsupported {
-            "n/a"
-        } else {
-            "FAILED"
-        };
-        return format!(
-            "     {status} ({})",
-            row.reason.as_deref().unwrap_or("no reason given")
-        );
-    }
-    let ns = |value: Option<u64>| value.map_or("-".into(), |ns| time(ns as f64));
-    let calls = row
-        .syscalls_per_message
-        .map_or("-".into(), |count| format!("{count:.2}"));
-    let ratio = row
-        .ratio_to_floor
-        .map_or("-".into(), |ratio| format!("{ratio:.2}"));
-    let depth = row.depth.map_or("-".into(), |depth| depth.to_string());
-    let rate = row.messages_per_s.map_or("-".into(), count);
-    let cpu = ns(row.cpu_ns_per_message);
-    let note = row.note.as_deref().unwrap_or("");
-    match row.workload {
-        Workload::Rtt => format!(
-            "{:>8} {:>8} {:>8} {:>8} {rate:>9} {cpu:>8} {calls:>10} {ratio:>8} {depth:>6}  {note}",
-            ns(row.p50_ns),
-            ns(row.p90_ns),
-            ns(row.p99_ns),
-            ns(row.p999_ns),
-        ),
-        Workload::Throughput => format!(
-            "{rate:>8} {:>8} {cpu:>8} {calls:>10} {ratio:>8} {depth:>6}  {note}",
-            row.bytes_per_s.map_or("-".into(), count),
-        ),
+/// A placement in words, with its processors.
+pub(super) fn where_at(placement: Placement, machine: &Machine) -> String {
+    match (placement, machine.pinned_to) {
+        (Placement::TwoCores, [a, b]) => format!("a core each, CPUs {a} and {b}"),
+        (Placement::OneCore, [a, ..]) => format!("both on one core, CPU {a}"),
+        (Placement::Busy, [a, b]) => format!("CPUs {a} and {b}, a busy neighbour on each"),
+        (Placement::Unpinned, _) => "unpinned".into(),
+        (placement, _) => placement.to_string(),
     }
 }
 
 /// Who is first, and what it costs.
 pub(super) fn ranking(rows: &[Row]) -> String {
-    let mut sentences = Vec::new();
-    for block in blocks(rows) {
-        let first = block[0];
-        if first.workload != Workload::Rtt || first.size != 64 {
-            continue;
-        }
-        let ours: Vec<_> = block
-            .iter()
-            .filter(|row| row.status == Status::Ok && row.implementation.starts_with("ipc-"))
-            .collect();
-        let mut best: Vec<&&&Row> = Vec::new();
-        for row in &ours {
-            if !best.iter().any(|other| other.mechanism == row.mechanism) {
-                best.push(row);
-            }
-        }
-        if let [first, .., last] = best[..] {
-            sentences.push(format!(
-                "Round trip of 64 B, {}: {}. {} ran {} than {}, at {:.2} x its processor time.",
-                first.placement,
-                best.iter()
-                    .map(|row| row.label())
-                    .collect::<Vec<_>>()
-                    .join(" before "),
-                first.label(),
-                times(last.p50_ns, first.p50_ns),
-                last.label(),
-                quotient(first.cpu_ns_per_message, last.cpu_ns_per_message),
-            ));
-        }
+    if rows.iter().all(|row| row.workload.is_of_processes()) {
+        return String::new();
     }
+    let sentences: Vec<_> = blocks(rows)
+        .iter()
+        .filter(|block| block[0].workload == Workload::Rtt && block[0].size == 64)
+        .filter_map(|block| sentence(block))
+        .map(|sentence| wrap(&sentence, WIDTH, 2))
+        .collect();
     if sentences.is_empty() {
         return "No two channels with a 64 B round trip were measured: nothing to rank.".into();
     }
     sentences.join("\n")
 }
 
-fn times(slow: Option<u64>, fast: Option<u64>) -> String {
-    format!("{:.1} times faster", quotient(slow, fast))
+/// The best row of each mechanism, first to last.
+fn sentence(block: &[&Row]) -> Option<String> {
+    let mut best: Vec<&Row> = Vec::new();
+    for row in block {
+        let ours = row.status == Status::Ok
+            && row.implementation.starts_with("ipc-")
+            && !row.implementation.contains(':');
+        if ours && !best.iter().any(|other| other.mechanism == row.mechanism) {
+            best.push(row);
+        }
+    }
+    let [first, .., last] = best[..] else {
+        return None;
+    };
+    let names: Vec<_> = best.iter().map(|row| row.label()).collect();
+    Some(format!(
+        "Round trip of 64 B, {}: {}. {} ran {:.1} times faster than {}, at {:.2} x its processor time.",
+        first.placement,
+        names.join(" before "),
+        first.label(),
+        quotient(last.p50_ns, first.p50_ns),
+        last.label(),
+        quotient(first.cpu_ns_per_message, last.cpu_ns_per_message),
+    ))
 }
 
 fn quotient(a: Option<u64>, b: Option<u64>) -> f64 {
     a.unwrap_or(0) as f64 / b.unwrap_or(0).max(1) as f64
-}
-
-/// A time of at most three digits and a unit.
-pub(super) fn time(ns: f64) -> String {
-    match ns {
-        ns if ns < 999.5 => format!("{ns:.0} ns"),
-        ns if ns < 999_500.0 => format!("{} us", digits(ns / 1e3)),
-        ns => format!("{} ms", digits(ns / 1e6)),
-    }
-}
-
-/// A number of about three digits and a prefix.
-pub(super) fn count(number: f64) -> String {
-    match number {
-        n if n < 999.5 => digits(n),
-        n if n < 999_500.0 => format!("{} k", digits(n / 1e3)),
-        n if n < 999_500_000.0 => format!("{} M", digits(n / 1e6)),
-        n => format!("{} G", digits(n / 1e9)),
-    }
-}
-
-fn digits(number: f64) -> String {
-    match number {
-        n if n < 9.995 => format!("{n:.2}"),
-        n if n < 99.95 => format!("{n:.1}"),
-        n => format!("{n:.0}"),
-    }
-}
-
-pub(super) fn bytes(size: usize) -> String {
-    match size {
-        size if size < 1024 => format!("{size} B"),
-        size if size < 1 << 20 => format!("{} KiB", size >> 10),
-        size => format!("{} MiB", size >> 20),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{bytes, count, time};
-
-    #[test]
-    fn figures_keep_three_digits() {
-        assert_eq!(time(131.0), "131 ns");
-        assert_eq!(time(5_912.0), "5.91 us");
-        assert_eq!(time(72_400_000.0), "72.4 ms");
-        assert_eq!(count(2_100_000.0), "2.10 M");
-        assert_eq!(bytes(65536), "64 KiB");
-    }
 }

@@ -17,6 +17,10 @@ pub(crate) struct Threads {
 /// Messages that a channel holds, as in the crate's own examples of bounded channels.
 const DEPTH: usize = 1024;
 
+fn depth(spec: &Spec) -> usize {
+    DEPTH.min(spec.depth())
+}
+
 struct End {
     input: Receiver<Vec<u8>>,
     output: Sender<Vec<u8>>,
@@ -39,9 +43,13 @@ impl Solo for Threads {
         Ok(Self { spec: spec.clone() })
     }
 
+    fn depth(spec: &Spec) -> Option<u64> {
+        u64::try_from(depth(spec)).ok()
+    }
+
     fn run(&mut self, run: Run) -> Outcome<SideReport> {
         let spec = &self.spec;
-        let depth = DEPTH.min((spec.capacity() / spec.size).max(4));
+        let depth = depth(spec);
         let (there_tx, there_rx) = bounded(depth);
         let (back_tx, back_rx) = bounded(depth);
         let mut near = End {

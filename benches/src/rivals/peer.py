@@ -6,20 +6,24 @@ import os
 import sys
 import time
 
+WINDOW = 8  # messages on their way in the workload of that name
 
-def die_with_parent():
+
+def die_with_parent(parent=None):
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: prctl(2)
+    if parent and os.getppid() != parent:
+        os._exit(1)
 
 
-def respond(link, spec, cpus):
-    die_with_parent()
+def respond(link, spec, cpus, parent):
+    die_with_parent(parent)
     if cpus:
         os.sched_setaffinity(0, {cpus[1]})
     receive, send, runs, reports = link
     while True:
         messages = runs.recv()
         cpu = time.process_time_ns()
-        if spec["workload"] == "rtt":
+        if spec["workload"] != "throughput":
             for _ in range(messages):
                 send(receive())
         else:
@@ -49,11 +53,11 @@ def main():
     runs_out, runs = multiprocessing.Pipe(duplex=False)
     reports, reports_in = multiprocessing.Pipe(duplex=False)
     link = (*far, runs_out, reports_in)
-    multiprocessing.Process(target=respond, args=(link, spec, cpus), daemon=True).start()
+    multiprocessing.Process(target=respond, args=(link, spec, cpus, os.getpid()), daemon=True).start()
     if cpus:
         os.sched_setaffinity(0, {cpus[0]})
     message = bytes(spec["size"])
-    os.write(0, json.dumps({"type": "ready", "depth": None}).encode())
+    os.write(0, json.dumps({"type": "ready"}).encode())
     while True:
         text = os.read(0, 1 << 18)
         if not text:
@@ -77,11 +81,18 @@ def main():
                     send(message)
                     receive()
             end = time.monotonic_ns()
+        elif spec["workload"] == "window":
+            for number in range(messages + WINDOW):
+                if number >= WINDOW:
+                    receive()
+                if number < messages:
+                    send(message)
+            end = time.monotonic_ns()
         else:
             for _ in range(messages):
                 send(message)
         far_end, far_cpu = reports.recv()
-        if spec["workload"] != "rtt":
+        if spec["workload"] == "throughput":
             end = far_end
         used = time.process_time_ns() - cpu + far_cpu
         report = {"type": "done", "start_ns": start, "end_ns": end, "cpu_ns": used,

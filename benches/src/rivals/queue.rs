@@ -26,10 +26,6 @@ impl Port for CrateQueues {
     fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
         Ok(self.input.recv(buffer)?.1)
     }
-
-    fn depth(&self) -> Option<u64> {
-        Some(DEPTH as u64)
-    }
 }
 
 #[derive(Debug)]
@@ -48,5 +44,9 @@ impl Link for CrateQueueLink {
             input: sys::adopt_queue(input),
             output: sys::adopt_queue(output),
         })
+    }
+
+    fn depth(_spec: &Spec) -> Option<u64> {
+        Some(DEPTH as u64)
     }
 }

@@ -77,10 +77,6 @@ impl Port for Segment {
             .store(self.received, Ordering::Release);
         Ok(self.size)
     }
-
-    fn depth(&self) -> Option<u64> {
-        Some(1)
-    }
 }
 
 pub(crate) struct SegmentLink;
@@ -123,5 +119,9 @@ impl Link for SegmentLink {
             let memory = ShmemConf::new().os_id(&name).open()?;
             Ok(new(memory, 0, half))
         }
+    }
+
+    fn depth(_spec: &Spec) -> Option<u64> {
+        Some(1)
     }
 }

@@ -3,7 +3,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::control::Bundle;
 use crate::failure::Outcome;
-use crate::floors::bytes::{bundle, ends};
+use crate::floors::bytes::{bundle, depth_of, ends};
 use crate::peer::Link;
 use crate::spec::{Side, Spec};
 use crate::workload::Port;
@@ -53,6 +53,11 @@ impl Link for StdPipe {
             size: spec.size,
         })
     }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        let (_input, output) = pipe().ok()?;
+        depth_of(output, spec.size)
+    }
 }
 
 /// `UnixStream::pair`.
@@ -75,5 +80,10 @@ impl Link for StdUnix {
             output,
             size: spec.size,
         })
+    }
+
+    fn depth(spec: &Spec) -> Option<u64> {
+        let (output, _input) = UnixStream::pair().ok()?;
+        depth_of(output, spec.size)
     }
 }

@@ -1,0 +1,101 @@
+use std::hint::{black_box, spin_loop};
+
+use crate::clock;
+use crate::failure::{Failure, Outcome};
+use crate::peer::Solo;
+use crate::spec::{Spec, Workload};
+use crate::workload::{self, Run, SideReport};
+
+/// Processes of a pool: one for each of two cores.
+pub const WORKERS: usize = 2;
+
+/// A pool of [`WORKERS`] that runs [`task`].
+pub trait Tasks: Sized + 'static {
+    /// Starts the pool; every worker is ready afterwards.
+    ///
+    /// # Errors
+    /// Whatever makes the row fail.
+    fn new() -> Outcome<Self>;
+
+    /// Runs one task and gives what it returned.
+    ///
+    /// # Errors
+    /// Whatever makes the row fail.
+    fn one(&mut self, argument: &[u8], task_ns: u64) -> Outcome<usize>;
+
+    /// Runs this many tasks and gives the sum of what they returned.
+    ///
+    /// # Errors
+    /// Whatever makes the row fail.
+    fn all(&mut self, tasks: usize, argument: &[u8], task_ns: u64) -> Outcome<usize>;
+}
+
+/// What a task does: it keeps a processor busy for a time, and tells how long its argument is.
+#[must_use]
+pub fn task(argument: &[u8], task_ns: u64) -> usize {
+    if task_ns > 0 {
+        let end = clock::monotonic_ns() + task_ns;
+        while clock::monotonic_ns() < end {
+            spin_loop();
+        }
+    }
+    black_box(argument).len()
+}
+
+/// A process with a pool.
+#[derive(Debug)]
+pub struct Pools<T> {
+    spec: Spec,
+    argument: Vec<u8>,
+    pool: T,
+}
+
+impl<T: Tasks> Solo for Pools<T> {
+    fn new(spec: &Spec) -> Outcome<Self> {
+        let pool = T::new()?;
+        let argument = vec![0xA5; spec.size];
+        let mut pools = Self {
+            spec: spec.clone(),
+            argument,
+            pool,
+        };
+        // Whatever a first task brings about is not measured.
+        pools.one()?;
+        Ok(pools)
+    }
+
+    fn run(&mut self, run: Run) -> Outcome<SideReport> {
+        match self.spec.workload {
+            Workload::Map => {
+                let tasks = usize::try_from(run.messages)?;
+                // One call, which has no time of its own for each task.
+                let once = Run {
+                    messages: 1,
+                    sample: false,
+                };
+                workload::each(once, |_| {
+                    let sum = self.pool.all(tasks, &self.argument, self.spec.task_ns)?;
+                    expect(sum, tasks * self.spec.size)
+                })
+            }
+            _ => workload::each(run, |_| self.one()),
+        }
+    }
+}
+
+impl<T: Tasks> Pools<T> {
+    fn one(&mut self) -> Outcome<()> {
+        let returned = self.pool.one(&self.argument, self.spec.task_ns)?;
+        expect(returned, self.spec.size)
+    }
+}
+
+fn expect(returned: usize, expected: usize) -> Outcome<()> {
+    if returned == expected {
+        Ok(())
+    } else {
+        Err(Failure::Failed(format!(
+            "tasks returned {returned} instead of {expected}"
+        )))
+    }
+}
