@@ -83,16 +83,6 @@ fn moment(random: &mut Random) -> Duration {
     }
 }
 
-fn do_nothing<C: Channel>(case: Case, (_end, _): (End<C::Sender>, ())) {
-    case.step("holding the sender until killed");
-    pause(Duration::from_secs(3600));
-}
-
-fn ignore_messages<C: Channel>(case: Case, (_end, _): (End<C::Receiver>, ())) {
-    case.step("holding the receiver until killed");
-    pause(Duration::from_secs(3600));
-}
-
 /// Kills a side that much later, whatever this thread does meanwhile; says when.
 fn kill_after<R>(delay: Duration, victim: &Peer<R>) -> JoinHandle<Instant> {
     let pid = Pid::from_raw(victim.process().pid().cast_signed()).expect("a process id");
@@ -244,8 +234,8 @@ cases! {
         for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
             prompt("the news of a sender's death", NOTICE, || {
                 let (tx, mut rx) = small::<C>(strategy);
-                let sender = case.start("sender", do_nothing::<C>, (End::new(tx), ()));
-                let killer = kill_after(SOON, &sender);
+                let sender = case.hold("sender", tx);
+                let killer = kill_after(SOON, sender.peer());
                 case.step(&format!("{strategy:?}: receiving while the sender is killed"));
                 let end = rx.recv(&mut [0; 64]);
                 let notice = notice(Some(killer));
@@ -264,11 +254,11 @@ cases! {
         for strategy in [WaitStrategy::Block, WaitStrategy::Spin, WaitStrategy::Adaptive] {
             prompt("the news of a receiver's death", NOTICE, || {
                 let (mut tx, rx) = small::<C>(strategy);
+                let receiver = case.hold("receiver", rx);
                 if fills::<C>() {
                     fill::<C>(&mut tx);
                 }
-                let receiver = case.start("receiver", ignore_messages::<C>, (End::new(rx), ()));
-                let killer = kill_after(SOON, &receiver);
+                let killer = kill_after(SOON, receiver.peer());
                 case.step(&format!("{strategy:?}: sending while the receiver is killed"));
                 let message = content::message(0, longest(tx.limits()).min(64));
                 let end = loop {

@@ -8,12 +8,12 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipc_core::{Channel, DeathNotice, Tunable, WaitStrategy};
+use ipc_core::{Channel, DeathNotice, End, Handoff, Tunable, WaitStrategy};
 use ipc_process::{Process, Target};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::board::Board;
+use crate::board::{Board, Gate};
 use crate::content::Random;
 use crate::procfs;
 use crate::scratch::Scratch;
@@ -219,6 +219,46 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_default()
+}
+
+/// An end that another side holds, and does nothing with.
+#[derive(Debug)]
+pub(crate) struct Held {
+    peer: Peer<()>,
+    gate: Gate,
+}
+
+impl Case {
+    /// Gives an end away to be held.
+    pub(crate) fn hold<E: Handoff + Send + 'static>(&self, side: &str, end: E) -> Held {
+        let gate = Gate::new();
+        let peer = self.start(side, hold::<E>, (End::new(end), gate.another()));
+        Held { peer, gate }
+    }
+}
+
+impl Held {
+    /// Lets it be closed in good order.
+    pub(crate) fn close(self, case: &Case) {
+        self.gate.open();
+        case.join(self.peer);
+    }
+
+    /// The side that holds it.
+    pub(crate) fn peer(&self) -> &Peer<()> {
+        &self.peer
+    }
+
+    /// Kills the side that holds it.
+    pub(crate) fn kill(self) {
+        self.peer.kill();
+    }
+}
+
+fn hold<E: Handoff>(case: Case, (end, gate): (End<E>, Gate)) {
+    let _end = end.into_inner();
+    case.step("holding an end");
+    gate.pass();
 }
 
 /// A nameless channel with the default options.

@@ -4,6 +4,7 @@
 //! `epoll(7)`, on which event loops build, tells a change once.
 
 use std::os::fd::AsFd;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipc_core::wait::{Polled, poll};
@@ -12,9 +13,8 @@ use ipc_core::{
 };
 use rustix::event::epoll;
 
-use crate::board::Gate;
 use crate::content;
-use crate::harness::{Case, crosses, longest, pair, small};
+use crate::harness::{Case, Held, crosses, longest, pair, small};
 use crate::list::cases;
 use crate::order;
 use crate::procfs::pause;
@@ -175,12 +175,6 @@ where
     }
 }
 
-fn hold<E: Send + ipc_core::Handoff>(case: Case, (end, gate): (End<E>, Gate)) {
-    let _end = end.into_inner();
-    case.step("holding an end");
-    gate.pass();
-}
-
 /// How often an end on which nothing happens wakes its watcher within a moment.
 fn wakes<E: Pollable>(end: &mut E, mut attempt: impl FnMut(&mut E) -> bool) -> u32 {
     let wait = Wait::at_most(Duration::from_millis(60));
@@ -199,6 +193,17 @@ fn wakes<E: Pollable>(end: &mut E, mut attempt: impl FnMut(&mut E) -> bool) -> u
             return wakes;
         }
     }
+}
+
+/// Kills the side that holds an end, once it does and this thread has fallen asleep; says when.
+fn kill_soon(held: Held) -> JoinHandle<Instant> {
+    held.peer().until_asleep();
+    std::thread::spawn(move || {
+        pause(Duration::from_millis(10));
+        let at = Instant::now();
+        held.kill();
+        at
+    })
 }
 
 cases! { [C::Sender: Pollable, C::Receiver: Pollable]
@@ -239,24 +244,21 @@ cases! { [C::Sender: Pollable, C::Receiver: Pollable]
     /// a full one.
     fn a_watcher_sleeps_while_nothing_happens(case) {
         let (tx, mut rx) = pair::<C>();
-        let gate = Gate::new();
-        let peer = case.start("sender", hold::<C::Sender>, (End::new(tx), gate.another()));
+        let held = case.hold("sender", tx);
         case.step("watching an empty channel");
         let woken = wakes(&mut rx, |rx| recv(rx, &mut [0; 64]).is_some());
         assert!(woken < 10, "an empty channel woke its watcher {woken} times");
-        gate.open();
-        case.join(peer);
+        held.close(&case);
 
         if fills::<C>() {
             let (mut tx, rx) = small::<C>(WaitStrategy::default());
+            let held = case.hold("receiver", rx);
             fill::<C>(&mut tx);
             let message = content::message(0, longest(tx.limits()).min(64));
-            let peer = case.start("receiver", hold::<C::Receiver>, (End::new(rx), gate.another()));
             case.step("watching a full channel");
             let woken = wakes(&mut tx, |tx| send(tx, &message).is_some());
             assert!(woken < 10, "a full channel woke its watcher {woken} times");
-            gate.open();
-            case.join(peer);
+            held.close(&case);
         }
     }
 
@@ -267,14 +269,7 @@ cases! { [C::Sender: Pollable, C::Receiver: Pollable]
         }
         prompt("the news of a sender's death", NOTICE, || {
             let (tx, mut rx) = pair::<C>();
-            let peer = case.start("sender", hold::<C::Sender>, (End::new(tx), Gate::new()));
-            peer.until_asleep();
-            let killer = std::thread::spawn(move || {
-                pause(Duration::from_millis(10));
-                let at = Instant::now();
-                peer.kill();
-                at
-            });
+            let killer = kill_soon(case.hold("sender", tx));
             case.step("watching a receiver while the sender is killed");
             let watch = Level::new(&rx);
             let end = when_ready(&mut rx, &watch, |rx| recv(rx, &mut [0; 64]));
@@ -287,15 +282,9 @@ cases! { [C::Sender: Pollable, C::Receiver: Pollable]
         }
         prompt("the news of a receiver's death", NOTICE, || {
             let (mut tx, rx) = small::<C>(WaitStrategy::default());
+            let held = case.hold("receiver", rx);
             fill::<C>(&mut tx);
-            let peer = case.start("receiver", hold::<C::Receiver>, (End::new(rx), Gate::new()));
-            peer.until_asleep();
-            let killer = std::thread::spawn(move || {
-                pause(Duration::from_millis(10));
-                let at = Instant::now();
-                peer.kill();
-                at
-            });
+            let killer = kill_soon(held);
             case.step("watching a sender while the receiver is killed");
             let message = content::message(0, longest(tx.limits()).min(64));
             let watch = Level::new(&tx);

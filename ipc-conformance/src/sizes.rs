@@ -41,21 +41,40 @@ fn send_all<C: ipc_core::Channel>(case: Case, (tx, lengths): (End<C::Sender>, Ve
     }
 }
 
+/// Receives one message of one byte, and then the end.
+fn receive_only_x<C: ipc_core::Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
+    let mut rx = rx.into_inner();
+    let mut buffer = [0; 8];
+    case.step("receiving what comes after a refused message");
+    let got = rx.recv(&mut buffer).expect("the short message arrives");
+    assert_eq!(
+        &buffer[..got],
+        b"x",
+        "something of a refused message arrived"
+    );
+    let end = rx.recv(&mut buffer);
+    assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+}
+
+fn state_longest<C: ipc_core::Channel>(_case: Case, (rx, _): (End<C::Receiver>, ())) -> usize {
+    rx.into_inner().limits().max_message
+}
+
 cases! {
     /// Carried: it arrives, distinct from the end. Refused: `Limit`, and the channel goes on.
     fn an_empty_message_is_carried_or_refused_as_declared(case) {
         match C::CAPABILITIES.empty {
             Empty::Carried => exchange::<C>(&case, vec![0, 3, 0, 0, 5, 0]),
             Empty::Refused => {
-                let (mut tx, mut rx) = pair::<C>();
+                let (mut tx, rx) = pair::<C>();
+                let receiver = case.start("receiver", receive_only_x::<C>, (End::new(rx), ()));
                 for wait in [Wait::Never, Wait::Forever] {
                     let refused = tx.send_with(&[], wait);
                     assert!(matches!(refused, Err(SendError::Limit(_))), "{refused:?}");
                 }
-                let mut buffer = [0; 8];
-                assert!(matches!(rx.try_recv(&mut buffer), Err(RecvError::Empty)));
-                tx.send(b"go on").expect("a message after the refusal");
-                assert_eq!(rx.recv(&mut buffer).expect("it arrives"), 5);
+                tx.send(b"x").expect("a message after the refusal");
+                drop(tx);
+                case.join(receiver);
             }
         }
     }
@@ -83,7 +102,8 @@ cases! {
 
     /// `TooLong` with the right numbers, however long one would wait, and nothing arrives.
     fn one_byte_more_than_the_longest_is_refused_and_nothing_is_sent(case) {
-        let (mut tx, mut rx) = pair::<C>();
+        let (mut tx, rx) = pair::<C>();
+        let receiver = case.start("receiver", receive_only_x::<C>, (End::new(rx), ()));
         let limit = tx.limits().max_message;
         if limit < REFUSABLE {
             let message = vec![1; limit + 1];
@@ -100,11 +120,7 @@ cases! {
         case.step("sending after the refusal");
         tx.send(b"x").expect("a message after the refusal");
         drop(tx);
-        let mut buffer = [0; 8];
-        assert_eq!(rx.recv(&mut buffer).expect("only the short message arrives"), 1);
-        assert_eq!(buffer[0], b'x');
-        let end = rx.recv(&mut buffer);
-        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+        case.join(receiver);
     }
 
     /// However often one asks with too small a buffer; then it arrives whole, and the next too.
@@ -166,9 +182,12 @@ cases! {
     }
 
     /// And the receiver's buffer of that size is always enough.
-    fn both_ends_state_the_same_longest_message(_case) {
+    fn both_ends_state_the_same_longest_message(case) {
         let (tx, rx) = pair::<C>();
-        assert_eq!(tx.limits().max_message, rx.limits().max_message);
+        let here = rx.limits().max_message;
+        let receiver = case.start("receiver", state_longest::<C>, (End::new(rx), ()));
+        let there = case.join(receiver);
+        assert_eq!([here, there], [tx.limits().max_message; 2]);
         assert!(tx.limits().max_message >= 8, "no mechanism carries less than a word");
     }
 }

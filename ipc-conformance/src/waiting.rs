@@ -7,6 +7,7 @@ use ipc_core::{
     Wait, WaitStrategy,
 };
 
+use crate::board::{Gate, Ledger};
 use crate::content;
 use crate::harness::{Case, longest, pair, pair_with, small};
 use crate::list::cases;
@@ -59,8 +60,8 @@ pub(crate) fn drain<C: Channel>(rx: &mut C::Receiver, numbers: std::ops::Range<u
 }
 
 fn receive_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
-    // The sender stays open in this process, silent.
-    let (_tx, mut rx) = small::<C>(strategy);
+    let (tx, mut rx) = small::<C>(strategy);
+    let held = case.hold("sender", tx);
     for timeout in TIMEOUTS {
         case.step(&format!(
             "{strategy:?}: receiving with a deadline in {timeout:?}"
@@ -70,13 +71,15 @@ fn receive_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
             assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
         });
     }
+    held.close(case);
 }
 
 fn send_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
-    let (mut tx, _rx) = small::<C>(strategy);
     if !fills::<C>() {
         return;
     }
+    let (mut tx, rx) = small::<C>(strategy);
+    let held = case.hold("receiver", rx);
     let length = longest(tx.limits()).min(64);
     fill::<C>(&mut tx);
     for timeout in TIMEOUTS {
@@ -88,6 +91,7 @@ fn send_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
             assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
         });
     }
+    held.close(case);
 }
 
 fn receive_one<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
@@ -106,10 +110,45 @@ fn send_one_more<C: Channel>(case: Case, (tx, number): (End<C::Sender>, u64)) {
         .expect("room comes");
 }
 
+const ROUNDS: u64 = 3;
+
+/// Receives in each round what was sent in it, without waiting, and finds nothing else.
+fn drain_each_round<C: Channel>(
+    case: Case,
+    (rx, filled, drained, counts): (End<C::Receiver>, Gate, Gate, Ledger),
+) {
+    let mut rx = rx.into_inner();
+    for round in 0..ROUNDS {
+        case.step(&format!("waiting for round {round} to be sent"));
+        filled.pass();
+        case.step(&format!("receiving round {round}"));
+        drain::<C>(&mut rx, 0..counts.get(round), Wait::Never);
+        let got = rx.try_recv(&mut [0; 64]);
+        assert!(
+            matches!(got, Err(RecvError::Empty)),
+            "after the last: {got:?}"
+        );
+        drained.open();
+    }
+}
+
+/// Receives a message with a deadline that has passed, and then finds none.
+fn receive_late<C: Channel>(case: Case, (rx, gate): (End<C::Receiver>, Gate)) {
+    let mut rx = rx.into_inner();
+    case.step("waiting for a message to be sent");
+    gate.pass();
+    case.step("receiving with a deadline that has passed");
+    let past = Wait::Until(Instant::now());
+    drain::<C>(&mut rx, 0..1, past);
+    let got = rx.recv_with(&mut [0; 64], past);
+    assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
+}
+
 cases! {
     /// `Empty`, from a call that does not sleep; a sender is open all the time.
     fn an_empty_channel_says_so_at_once(case) {
-        let (_tx, mut rx) = pair::<C>();
+        let (tx, mut rx) = pair::<C>();
+        let held = case.hold("sender", tx);
         case.step("receiving from an empty channel");
         prompt("an empty channel's answer", AT_ONCE, || {
             let start = Instant::now();
@@ -118,38 +157,46 @@ cases! {
             assert!(matches!(got, Err(RecvError::Empty)), "{got:?}");
             taken
         });
+        held.close(&case);
     }
 
     /// `Full` where the channel can be full; then every message is there, and room again.
     fn a_full_channel_says_so_at_once_and_loses_nothing(case) {
-        let (mut tx, mut rx) = small::<C>(WaitStrategy::default());
+        let (mut tx, rx) = small::<C>(WaitStrategy::default());
         let length = longest(tx.limits()).min(64);
-        if !fills::<C>() {
-            for number in 0..10_000 {
-                tx.try_send(&content::message(number, length)).expect("there is always room");
-            }
-            drain::<C>(&mut rx, 0..10_000, Wait::Never);
-            return;
-        }
-        for round in 0..3 {
+        let (filled, drained) = (Gate::new(), Gate::new());
+        let counts = Ledger::new();
+        let arguments = (End::new(rx), filled.another(), drained.another(), counts.another());
+        let receiver = case.start("receiver", drain_each_round::<C>, arguments);
+        for round in 0..ROUNDS {
             case.step(&format!("filling, round {round}"));
-            let count = fill::<C>(&mut tx);
+            let count = if fills::<C>() {
+                fill::<C>(&mut tx)
+            } else {
+                for number in 0..10_000 {
+                    tx.try_send(&content::message(number, length)).expect("there is always room");
+                }
+                10_000
+            };
             assert!(count > 0, "full before the first message");
-            if let Some(depth) = tx.limits().depth_messages {
-                assert_eq!(count, depth as u64, "the depth that the limits state");
+            if fills::<C>() {
+                if let Some(depth) = tx.limits().depth_messages {
+                    assert_eq!(count, depth as u64, "the depth that the limits state");
+                }
+                prompt("a full channel's answer", AT_ONCE, || {
+                    let start = Instant::now();
+                    let sent = tx.try_send(&content::message(count, length));
+                    let taken = start.elapsed();
+                    assert!(matches!(sent, Err(SendError::Full)), "{sent:?}");
+                    taken
+                });
             }
-            prompt("a full channel's answer", AT_ONCE, || {
-                let start = Instant::now();
-                let sent = tx.try_send(&content::message(count, length));
-                let taken = start.elapsed();
-                assert!(matches!(sent, Err(SendError::Full)), "{sent:?}");
-                taken
-            });
-            case.step(&format!("draining {count} messages, round {round}"));
-            drain::<C>(&mut rx, 0..count, Wait::Never);
-            let got = rx.try_recv(&mut [0; 64]);
-            assert!(matches!(got, Err(RecvError::Empty)), "after the last: {got:?}");
+            counts.set(round, count);
+            filled.open();
+            case.step(&format!("waiting for {count} messages to be received, round {round}"));
+            drained.pass();
         }
+        case.join(receiver);
     }
 
     /// With each strategy; `TimedOut`, never before, at most 50 ms after.
@@ -168,15 +215,17 @@ cases! {
 
     /// It finds what is there, and times out if nothing is.
     fn a_moment_that_has_passed_still_makes_one_attempt(case) {
-        let (mut tx, mut rx) = pair::<C>();
+        let (mut tx, rx) = pair::<C>();
+        let gate = Gate::new();
+        let receiver = case.start("receiver", receive_late::<C>, (End::new(rx), gate.another()));
+        // What had been sent to a receiver on its way might be lost, where that is declared.
+        receiver.until_asleep();
+        case.step("sending with a deadline that has passed");
+        let length = longest(tx.limits()).min(64);
         let past = Wait::Until(Instant::now());
-        case.step("sending and receiving with a deadline that has passed");
-        tx.send_with(&content::message(0, 8), past).expect("there is room");
-        let mut buffer = [0; 64];
-        let got = rx.recv_with(&mut buffer, past).expect("a message is there");
-        content::check(0, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
-        let got = rx.recv_with(&mut buffer, past);
-        assert!(matches!(got, Err(RecvError::TimedOut)), "{got:?}");
+        tx.send_with(&content::message(0, length), past).expect("there is room");
+        gate.open();
+        case.join(receiver);
     }
 
     /// The message comes when the receiver is asleep in the kernel.
