@@ -229,10 +229,12 @@ pub(crate) struct Held {
 }
 
 impl Case {
-    /// Gives an end away to be held.
+    /// Gives an end away to be held, and waits until it has arrived: a channel may have no room
+    /// while its receiver is on its way.
     pub(crate) fn hold<E: Handoff + Send + 'static>(&self, side: &str, end: E) -> Held {
         let gate = Gate::new();
         let peer = self.start(side, hold::<E>, (End::new(end), gate.another()));
+        peer.until_asleep();
         Held { peer, gate }
     }
 }

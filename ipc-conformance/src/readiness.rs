@@ -195,9 +195,8 @@ fn wakes<E: Pollable>(end: &mut E, mut attempt: impl FnMut(&mut E) -> bool) -> u
     }
 }
 
-/// Kills the side that holds an end, once it does and this thread has fallen asleep; says when.
+/// Kills the side that holds an end when this thread has fallen asleep; says when.
 fn kill_soon(held: Held) -> JoinHandle<Instant> {
-    held.peer().until_asleep();
     std::thread::spawn(move || {
         pause(Duration::from_millis(10));
         let at = Instant::now();

@@ -168,6 +168,8 @@ cases! {
         let counts = Ledger::new();
         let arguments = (End::new(rx), filled.another(), drained.another(), counts.another());
         let receiver = case.start("receiver", drain_each_round::<C>, arguments);
+        // Arrived: a channel may have no room while its receiver is on its way.
+        receiver.until_asleep();
         for round in 0..ROUNDS {
             case.step(&format!("filling, round {round}"));
             let count = if fills::<C>() {
@@ -218,7 +220,6 @@ cases! {
         let (mut tx, rx) = pair::<C>();
         let gate = Gate::new();
         let receiver = case.start("receiver", receive_late::<C>, (End::new(rx), gate.another()));
-        // What had been sent to a receiver on its way might be lost, where that is declared.
         receiver.until_asleep();
         case.step("sending with a deadline that has passed");
         let length = longest(tx.limits()).min(64);
