@@ -184,19 +184,41 @@ impl<M: Memory> Producer<M> {
         Ok(bytes <= capacity - (self.tail - head) as usize)
     }
 
+    /// Sends `message` in a room of its length.
+    #[inline]
+    pub(crate) fn send(&mut self, room: Room, message: &[u8]) {
+        // From the last line of the frame to its first, where the consumer is looking: that one
+        // must not go back and forth.
+        let tail = self.end(room, message.len());
+        self.fill(room, 0, message);
+        self.publish(room, message.len(), tail);
+    }
+
     /// Commits the first `len` bytes of the room.
     #[inline]
     pub(crate) fn commit(&mut self, room: Room, len: usize) {
+        let tail = self.end(room, len);
+        self.publish(room, len, tail);
+    }
+
+    /// Ends a frame with an empty word behind it, and says where that is.
+    #[inline]
+    fn end(&self, room: Room, len: usize) -> u64 {
         assert!(len <= room.len);
         let tail = room.frame + frame(len) as u64;
         self.word(tail).store(EMPTY, Ordering::Relaxed);
+        tail
+    }
+
+    #[inline]
+    fn publish(&mut self, room: Room, len: usize, tail: u64) {
         let mut word = MESSAGE | len as u64;
         let filler = room.frame - self.tail;
         if filler > 0 {
             self.word(room.frame).store(word, Ordering::Relaxed);
             word = FILLER | (filler - WORD as u64);
         }
-        // Publishing is releasing: all of the above is visible with it.
+        // Publishing is releasing: what was written before is visible with it.
         self.publisher.publish(self.word(self.tail), word);
         self.tail = tail;
         // Release: whoever goes on from here finds the frame before it committed.

@@ -76,8 +76,8 @@ impl ipc_core::Sender for Sender {
     #[inline]
     fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
         let room = self.room(message.len(), wait)?;
-        self.ring.fill(room, 0, message);
-        self.commit(room, message.len());
+        self.ring.send(room, message);
+        self.link.wake_peer(self.ring.memory());
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use crate::layout::{
 };
 use crate::ring::{Corrupt, Memory, WORD};
 use crate::sync::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU8;
 
 /// What keeps the peer from making the memory shorter under our feet.
 const SEALS: SealFlags = SealFlags::SHRINK
@@ -213,6 +214,30 @@ impl Mapping {
     }
 }
 
+/// Frames up to this length are copied word by word, the last word first: so the line of the
+/// frame's own word, which the consumer is looking at, is written last and at one go. Longer ones
+/// are a `memcpy`.
+const SMALL: usize = 2 * LINE - WORD;
+
+impl Mapping {
+    /// A small piece of the ring as words and the bytes after them.
+    #[inline]
+    fn small(&self, offset: usize, len: usize) -> Option<(&[AtomicU64], &[AtomicU8])> {
+        let start = self.at(offset, len);
+        if len > SMALL || !start.cast::<AtomicU64>().is_aligned() {
+            return None;
+        }
+        let count = len / WORD;
+        // SAFETY: `len` bytes of the ring, aligned, alive as long as `self`.
+        let words = unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), count) };
+        // SAFETY: the words just named end there.
+        let rest = unsafe { start.add(count * WORD) };
+        // SAFETY: the rest of the `len` bytes.
+        let rest = unsafe { std::slice::from_raw_parts(rest.as_ptr().cast(), len % WORD) };
+        Some((words, rest))
+    }
+}
+
 impl Memory for Mapping {
     #[inline]
     fn tail(&self) -> &AtomicU64 {
@@ -236,28 +261,48 @@ impl Memory for Mapping {
 
     #[inline]
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        let to = self.at(offset, bytes.len());
-        // SAFETY: `to` has room for `bytes` (checked by `at`), and private memory never overlaps
-        // the mapping. A peer that keeps to the protocol reads there only after the commit; one
-        // that does not gets mixed bytes in its own process.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+        let Some((words, rest)) = self.small(offset, bytes.len()) else {
+            let to = self.at(offset, bytes.len());
+            // SAFETY: `to` has room for `bytes` (checked by `at`), and private memory never
+            // overlaps the mapping. A peer that keeps to the protocol reads there only after the
+            // commit; one that does not gets mixed bytes in its own process.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+            return;
+        };
+        let (chunks, tail) = bytes.as_chunks();
+        for (byte, value) in rest.iter().zip(tail) {
+            byte.store(*value, Ordering::Relaxed);
+        }
+        for (word, chunk) in words.iter().zip(chunks).rev() {
+            word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
     }
 
     #[inline]
     fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
-        let from = self.at(offset, bytes.len());
-        // SAFETY: `from` has that many bytes (checked by `at`), and private memory never overlaps
-        // the mapping. A peer that keeps to the protocol does not write there before the head
-        // has passed; one that does can only choose which bytes this copy ends up with, and any
-        // bytes are a valid message.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        let Some((words, rest)) = self.small(offset, bytes.len()) else {
+            let from = self.at(offset, bytes.len());
+            // SAFETY: `from` has that many bytes (checked by `at`), and private memory never
+            // overlaps the mapping. A peer that keeps to the protocol does not write there before
+            // the head has passed; one that does can only choose which bytes this copy ends up
+            // with, and any bytes are a valid message.
+            unsafe { ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+            return;
+        };
+        let (chunks, tail) = bytes.as_chunks_mut();
+        for (byte, value) in rest.iter().zip(tail) {
+            *value = byte.load(Ordering::Relaxed);
+        }
+        for (word, chunk) in words.iter().zip(chunks).rev() {
+            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
     }
 
     #[inline]
     fn will_write(&self, offset: usize) {
         let at = self.at(offset, WORD).as_ptr();
-        fetch_for_writing(at);
         fetch_for_writing(at.wrapping_add(LINE));
+        fetch_for_writing(at);
     }
 
     #[inline]
