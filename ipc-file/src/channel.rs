@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ipc_core::rendezvous::{self, RendezvousListener};
 use ipc_core::{
@@ -8,12 +8,11 @@ use ipc_core::{
 
 use crate::cursor::Cursor;
 use crate::link::Link;
-use crate::options::Options;
+use crate::options::{Durability, Options};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::store::Store;
-use crate::sys::{self, Fault};
+use crate::sys;
 use crate::writer::Writer;
 
 /// Channels that are files: an append-only log of checksummed records.
@@ -38,10 +37,11 @@ impl Channel for FileLog {
         back_pressure: BackPressure::Waits,
         // A file says nothing of its holders.
         death: DeathNotice::Lifeline,
-        // The file of a channel has no name: it lives as long as somebody holds it.
+        // The file of a channel has no name: it lives as long as somebody holds it, and not
+        // longer. What outlives all ends is a `Log`, which has no one receiver to be handed over.
         retention: Retention::Object,
-        // Doorbell and lifeline are two descriptors.
-        readiness: Readiness::None,
+        // An epoll(7) instance watches doorbell and lifeline.
+        readiness: Readiness::Pollable,
     };
 
     type Options = Options;
@@ -57,21 +57,17 @@ impl Channel for FileLog {
                 what: "a capacity of more than 1 TiB",
             });
         }
-        let temporary = std::env::temp_dir();
-        let directory = options.directory.as_deref().unwrap_or(&temporary);
-        let file = sys::unnamed_file(directory, shape.file())?;
-        let again = file
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| Fault::Io("fcntl", e))?;
+        let file = file(options, shape.file())?;
+        // Of sealed memory nobody can truncate anything; of a file the receiver shall not.
+        let theirs = sys::read_only(file.as_fd())?;
         let epoch = sys::random();
-        let (ours, theirs) = Link::pair()?;
-        let writer = Writer::create(file, shape, epoch)?;
-        let cursor = Cursor::attach(Store::Ring(again), shape, epoch, SEGMENT_HEADER, 0)?;
+        let (ours, link) = Link::pair()?;
+        let writer = Writer::create(file.as_fd(), shape, epoch)?;
+        let cursor = Cursor::attach(theirs, shape, epoch, SEGMENT_HEADER, 0)?;
         let waiter = Waiter::new(options.wait_strategy);
         Ok((
-            Sender::new(writer, ours, options.durability, waiter.clone()),
-            Receiver::new(cursor, theirs, waiter),
+            Sender::new(file, writer, ours, waiter.clone()),
+            Receiver::new(cursor, link, waiter),
         ))
     }
 
@@ -83,5 +79,21 @@ impl Channel for FileLog {
         let (sender, receiver) = Self::pair(options)?;
         rendezvous::connect(address, Self::NAME, receiver, wait)?;
         Ok(sender)
+    }
+}
+
+/// Where the messages of a channel will lie.
+fn file(options: &Options, len: u64) -> Result<OwnedFd, OpenError> {
+    match options.durability {
+        Durability::Nothing => Ok(sys::sealed_memory(c"ipc-file", len)?),
+        Durability::Process => {
+            let temporary = std::env::temp_dir();
+            let directory = options.directory.as_deref().unwrap_or(&temporary);
+            Ok(sys::unnamed_file(directory, len)?)
+        }
+        Durability::PowerLoss => Err(OpenError::Invalid {
+            what: "a channel that survives power loss: its file has no name to be found by; use \
+                   `Log` and `Follower`",
+        }),
     }
 }

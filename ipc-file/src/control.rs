@@ -29,12 +29,12 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new() -> Result<Self, Fault> {
-        Self::map(sys::sealed_page(LEN)?)
+        Self::map(sys::sealed_memory(c"ipc-file-control", LEN)?)
     }
 
     /// Takes over a page that came from elsewhere.
     pub(crate) fn from_fd(page: OwnedFd) -> Result<Self, OpenError> {
-        if !sys::is_sealed_page(page.as_fd(), LEN) {
+        if !sys::is_sealed_memory(page.as_fd(), LEN) {
             return Err(OpenError::Untrusted {
                 what: "the control page is not sealed memory",
             });

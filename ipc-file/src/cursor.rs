@@ -1,10 +1,10 @@
-//! Reading: one position in a log and how it moves.
+//! Reading a channel's ring through a mapping: one position and how it moves.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Acquire;
 
 use crate::record::{self, Kind};
 use crate::shape::Shape;
-use crate::store::Store;
 use crate::sys::{Access, Fault, Map};
 
 /// What a look at the log found.
@@ -20,41 +20,42 @@ pub(crate) enum Found {
 
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    pub(crate) store: Store,
     pub(crate) shape: Shape,
     pub(crate) epoch: u64,
     pub(crate) position: u64,
-    /// The sequence number of the next record.
+    /// The sequence number of the next message.
     pub(crate) seq: u64,
-    /// Whether the last record was the writer's farewell.
-    pub(crate) fin: bool,
     seed: u32,
+    file: OwnedFd,
     map: Map,
 }
 
 impl Cursor {
     /// A cursor at a position where a record begins or will begin.
     pub(crate) fn attach(
-        store: Store,
+        file: OwnedFd,
         shape: Shape,
         epoch: u64,
         position: u64,
         seq: u64,
     ) -> Result<Self, Fault> {
-        let map = store.map(shape, Access::Read)?;
+        let len = shape.file() as usize;
         Ok(Self {
-            store,
             shape,
             epoch,
             position,
             seq,
-            fin: false,
             seed: record::seed(epoch),
-            map,
+            map: Map::new(file.as_fd(), len, Access::Read).map_err(Fault::map)?,
+            file,
         })
     }
 
-    /// Whether a record waits, with a look at one word only.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether no record waits, with a look at one word only.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.map
@@ -75,34 +76,39 @@ impl Cursor {
             if word == 0 {
                 return Ok(Found::Nothing);
             }
-            let Some((kind, len)) = record::split(word) else {
-                return Err(Fault::Corrupt("a record of an unknown kind"));
-            };
-            if kind == Kind::Skip {
-                self.skip(word, len)?;
-                continue;
-            }
-            let end = self.shape.within(self.position) + record::size(len) as u64;
-            if end > self.shape.segment || (kind == Kind::Fin && len != 0) {
-                return Err(Fault::Corrupt("a record longer than its segment"));
-            }
-            if u64::from_le(self.map.word(at + 8).load(Acquire)) != self.seq {
-                return Err(Fault::Corrupt("a record out of sequence"));
-            }
-            let Some(payload) = buffer.get_mut(..len) else {
-                return Ok(Found::Larger(len));
-            };
-            self.map.read(at + record::HEADER, payload);
-            if !record::verify(self.seed, self.seq, word, payload) {
-                return Err(Fault::Corrupt("a record that does not match its checksum"));
-            }
-            self.position += record::size(len) as u64;
-            self.seq += 1;
-            self.fin = kind == Kind::Fin;
-            if kind == Kind::Data {
-                return Ok(Found::Message(len));
+            match record::split(word) {
+                Some((Kind::Data, len)) => return self.take(at, word, len, buffer),
+                Some((Kind::Skip, len)) => self.skip(word, len)?,
+                _ => return Err(Fault::Corrupt("a record of an unknown kind")),
             }
         }
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        at: usize,
+        word: u64,
+        len: usize,
+        buffer: &mut [u8],
+    ) -> Result<Found, Fault> {
+        let size = record::size(len) as u64;
+        if self.shape.within(self.position) + size > self.shape.segment {
+            return Err(Fault::Corrupt("a record longer than its segment"));
+        }
+        if u64::from_le(self.map.word(at + 8).load(Acquire)) != self.seq {
+            return Err(Fault::Corrupt("a record out of sequence"));
+        }
+        let Some(payload) = buffer.get_mut(..len) else {
+            return Ok(Found::Larger(len));
+        };
+        self.map.read(at + record::HEADER, payload);
+        if !record::verify(self.seed, self.seq, word, payload) {
+            return Err(Fault::Corrupt("a record that does not match its checksum"));
+        }
+        self.position += size;
+        self.seq += 1;
+        Ok(Found::Message(len))
     }
 
     #[cold]
@@ -110,11 +116,7 @@ impl Cursor {
         if len != 0 || !record::verify(self.seed, self.seq, word, &[]) {
             return Err(Fault::Corrupt("a skip that does not match its checksum"));
         }
-        let next = self.shape.next_segment(self.position);
-        if let Some(map) = self.store.enter(self.shape, self.shape.number(next))? {
-            self.map = map;
-        }
-        self.position = next;
+        self.position = self.shape.next_segment(self.position);
         Ok(())
     }
 }

@@ -1,15 +1,17 @@
 //! The directory of a log: one file a segment, named by its number, and one page to meet on.
 //!
 //! ```text
-//! log/control            the writer's flock(2); followers sleep on a futex in it
+//! log/writer             a FIFO: the writer's flock(2), and its death as a hang-up
+//! log/control            one page: followers say in it that they sleep, and watch it for news
 //! log/0000000000000000   the first segment
 //! log/0000000000000001   the next one, and so on
 //! ```
 
+use std::cmp::Ordering;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use ipc_core::{OpenError, Wait};
+use ipc_core::OpenError;
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -18,6 +20,7 @@ use crate::shape::{SEGMENT_HEADER, Shape};
 use crate::sys::{self, Fault};
 
 const CONTROL: &str = "control";
+const WRITER: &str = "writer";
 /// A segment that is being made. It gets its name when it is whole, so a name stands for a segment.
 const UNFINISHED: &str = "unfinished";
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -35,7 +38,7 @@ fn name(number: u64) -> String {
 
 impl Directory {
     /// Opens the directory, and makes it first if `create` says so. It must be this user's own and
-    /// closed to others: whoever can write to it could truncate a mapped segment.
+    /// closed to others: whoever can write to it could truncate the segment that is mapped.
     pub(crate) fn open_at(path: &Path, create: bool) -> Result<Self, OpenError> {
         if create {
             match rustix::fs::mkdir(path, Mode::RWXU) {
@@ -99,22 +102,44 @@ impl Directory {
         } else {
             OFlags::empty()
         };
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | create;
-        let page = match rustix::fs::openat(&self.0, CONTROL, flags, PRIVATE) {
-            Ok(page) => page,
-            Err(Errno::NOENT) => return Err(OpenError::NotFound),
-            Err(Errno::LOOP) => return untrusted("the control page is a link"),
-            Err(error) => return Err(OpenError::io("openat", error)),
-        };
-        let stat = rustix::fs::fstat(&page).map_err(|error| OpenError::io("fstat", error))?;
-        check(&stat)?;
+        let page = self.open_existing(CONTROL, OFlags::RDWR | create, FileType::RegularFile)?;
         if !create.is_empty() {
             sys::allocate(page.as_fd(), len)?;
-        } else if u64::try_from(stat.st_size) != Ok(len) {
-            // The writer has made the file and not yet its storage.
-            return Err(OpenError::NotFound);
         }
         Ok(page)
+    }
+
+    /// The FIFO whose writing end is the writer's life. The writer opens both ends, since nobody
+    /// may be reading yet (fifo(7)).
+    pub(crate) fn life(&self, create: bool) -> Result<OwnedFd, OpenError> {
+        if create {
+            match rustix::fs::mknodat(&self.0, WRITER, FileType::Fifo, PRIVATE, 0) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(OpenError::io("mknodat", error)),
+            }
+        }
+        let access = if create { OFlags::RDWR } else { OFlags::RDONLY };
+        self.open_existing(WRITER, access, FileType::Fifo)
+    }
+
+    fn open_existing(
+        &self,
+        name: &str,
+        flags: OFlags,
+        expected: FileType,
+    ) -> Result<OwnedFd, OpenError> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.0, name, flags, PRIVATE) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Err(OpenError::NotFound),
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::NODEV) => {
+                return untrusted("something else stands at the name of a file of the log");
+            }
+            Err(error) => return Err(OpenError::io("openat", error)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| OpenError::io("fstat", error))?;
+        ipc_core::check_ownership(&stat, expected)?;
+        Ok(file)
     }
 
     /// The numbers of the segments, in order.
@@ -137,11 +162,20 @@ impl Directory {
     /// Opens a segment of the size that its log has.
     pub(crate) fn open(&self, number: u64, shape: Shape) -> Result<OwnedFd, Fault> {
         let (file, stat) = self.open_any(number)?;
-        // A mapping beyond the end of the file would raise SIGBUS.
+        // Of a file that is shorter the end of the log would never be found.
         if u64::try_from(stat.st_size) == Ok(shape.file()) {
             Ok(file)
         } else {
             Err(Fault::Corrupt("a segment was truncated"))
+        }
+    }
+
+    /// Opens a segment if it still exists.
+    pub(crate) fn find(&self, number: u64) -> Result<Option<OwnedFd>, Fault> {
+        match self.open_any(number) {
+            Ok((file, _)) => Ok(Some(file)),
+            Err(Fault::Corrupt(_)) if self.is_gone(number) => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -153,12 +187,12 @@ impl Directory {
             Err(error) => return Err(Fault::Io("openat", error.into())),
         };
         let stat = rustix::fs::fstat(&file).map_err(Fault::io("fstat"))?;
-        check(&stat).map_err(|_| Fault::Corrupt("a segment is not a private file of this user"))?;
+        ipc_core::check_ownership(&stat, FileType::RegularFile)
+            .map_err(|_| Fault::Corrupt("a segment is not a private file of this user"))?;
         Ok((file, stat))
     }
 
-    /// The header of a segment, by pread(2): before anything is known about a file, mapping it
-    /// would be rash.
+    /// The header of a segment.
     pub(crate) fn header(&self, number: u64) -> Result<Header, Fault> {
         let (file, _) = self.open_any(number)?;
         let mut bytes = [0u8; SEGMENT_HEADER as usize];
@@ -173,33 +207,44 @@ impl Directory {
     }
 
     /// Gives a segment that lost its tail its full size again; under the writer's lock only.
-    pub(crate) fn restore(&self, number: u64, shape: Shape) -> Result<OwnedFd, Fault> {
+    pub(crate) fn restore(&self, number: u64, shape: Shape) -> Result<(), Fault> {
         let (file, stat) = self.open_any(number)?;
-        if stat.st_size.cast_unsigned() > shape.file() {
-            return Err(Fault::Corrupt("a segment is longer than its header says"));
+        match stat.st_size.cast_unsigned().cmp(&shape.file()) {
+            Ordering::Less => sys::allocate(file.as_fd(), shape.file()),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(Fault::Corrupt("a segment is longer than its header says")),
         }
-        sys::allocate(file.as_fd(), shape.file())?;
-        Ok(file)
     }
 
     /// Makes a segment: storage, header, then the name.
     pub(crate) fn create(&self, header: &Header) -> Result<OwnedFd, Fault> {
+        let file = self.make(header)?;
+        self.publish(header.number)?;
+        Ok(file)
+    }
+
+    /// Makes a segment that has no name of its own yet.
+    pub(crate) fn make(&self, header: &Header) -> Result<OwnedFd, Fault> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.discard_unfinished()?;
         let file = rustix::fs::openat(&self.0, UNFINISHED, flags, PRIVATE)
             .map_err(sys::storage_fault("openat"))?;
-        let made = sys::allocate(file.as_fd(), header.shape.file())
+        sys::allocate(file.as_fd(), header.shape.file())
             .and_then(|()| sys::write_at(file.as_fd(), &header.encode(), 0))
-            .and_then(|()| {
-                rustix::fs::renameat(&self.0, UNFINISHED, &self.0, name(header.number))
-                    .map_err(sys::storage_fault("renameat"))
-            });
-        if let Err(fault) = made {
-            let _ = self.discard_unfinished();
-            return Err(fault);
-        }
+            .inspect_err(|_| {
+                let _ = self.discard_unfinished();
+            })?;
         Ok(file)
+    }
+
+    /// Gives the segment just made its name.
+    pub(crate) fn publish(&self, number: u64) -> Result<(), Fault> {
+        rustix::fs::renameat(&self.0, UNFINISHED, &self.0, name(number))
+            .map_err(sys::storage_fault("renameat"))
+            .inspect_err(|_| {
+                let _ = self.discard_unfinished();
+            })
     }
 
     fn discard_unfinished(&self) -> Result<(), Fault> {
@@ -236,44 +281,15 @@ impl Directory {
     }
 }
 
-fn check(stat: &Stat) -> Result<(), OpenError> {
-    ipc_core::check_ownership(stat, FileType::RegularFile)
-}
-
 /// Takes the writer's lock. It belongs to the open file description, so the kernel frees it with
 /// the last process that holds that, however it ends.
-pub(crate) fn lock(control: BorrowedFd<'_>) -> Result<(), OpenError> {
-    // A follower that asks whether a writer lives holds the lock for an instant: try again.
-    let patience = Wait::at_most(std::time::Duration::from_millis(20));
+pub(crate) fn lock(life: BorrowedFd<'_>) -> Result<(), OpenError> {
     loop {
-        match rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(life, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if patience.is_over() => return Err(OpenError::NameInUse),
-            Err(Errno::WOULDBLOCK) => {
-                let _ =
-                    ipc_core::wait::poll([], Wait::at_most(std::time::Duration::from_millis(1)));
-            }
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::NameInUse),
             Err(error) => return Err(OpenError::io("flock", error)),
-        }
-    }
-}
-
-/// Frees the writer's lock.
-pub(crate) fn unlock(control: BorrowedFd<'_>) {
-    let _ = rustix::fs::flock(control, FlockOperation::NonBlockingUnlock);
-}
-
-/// Whether a writer holds the lock. The descriptor must not be the writer's own.
-pub(crate) fn is_locked(control: BorrowedFd<'_>) -> bool {
-    loop {
-        match rustix::fs::flock(control, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {
-                unlock(control);
-                return false;
-            }
-            Err(Errno::INTR) => {}
-            Err(_) => return true,
         }
     }
 }

@@ -1,15 +1,15 @@
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use ipc_core::{Limits, OpenError, RecvError, Wait, Waiter};
+use ipc_core::wait::Interest;
+use ipc_core::{Limits, OpenError, Pollable, RecvError, Wait, Waiter};
 
-use crate::control::announce;
-use crate::cursor::{Cursor, Found};
-use crate::directory::{self, Directory};
-use crate::meeting::Meeting;
+use crate::cursor::Found;
+use crate::directory::Directory;
+use crate::meeting::Guest;
 use crate::options::Options;
+use crate::scan::Scan;
 use crate::segment::Header;
-use crate::shape::SEGMENT_HEADER;
-use crate::store::Store;
 use crate::sys::Fault;
 
 /// Where a [`Follower`] begins.
@@ -27,11 +27,13 @@ pub enum Start {
 /// nobody and is held up by nobody.
 ///
 /// `Closed` and `PeerDied` say that the log has no writer now, and how the last one ended; when
-/// another one opens the log, the same follower reads on.
+/// another one opens the log, the same follower reads on. `Corrupt` says that the next record is
+/// damaged, and again at every later call: [`position`](Self::position) says where, and
+/// [`resynchronize`](Self::resynchronize) goes on behind it.
 #[derive(Debug)]
 pub struct Follower {
-    cursor: Cursor,
-    meeting: Meeting,
+    scan: Scan,
+    guest: Guest,
     waiter: Waiter,
     last: Option<u64>,
 }
@@ -49,21 +51,13 @@ impl Follower {
         options: &Options,
     ) -> Result<Self, OpenError> {
         let directory = Directory::open_at(directory.as_ref(), false)?;
-        let meeting = Meeting::open(&directory, false)?;
+        let guest = Guest::new(&directory)?;
         let header = find(&directory, start)?;
-        let current = directory.open(header.number, header.shape)?;
-        let position = header.number * header.shape.segment + SEGMENT_HEADER;
-        let store = Store::Files {
-            directory,
-            current,
-            unsynced: 0,
-        };
-        let cursor = Cursor::attach(store, header.shape, header.epoch, position, header.base)?;
-        let waiter = Waiter::new(options.wait_strategy);
+        let file = directory.open(header.number, header.shape)?;
         let mut follower = Self {
-            cursor,
-            meeting,
-            waiter,
+            scan: Scan::new(directory, file, &header),
+            guest,
+            waiter: Waiter::new(options.wait_strategy),
             last: None,
         };
         follower.advance(start)?;
@@ -77,26 +71,41 @@ impl Follower {
         self.last
     }
 
+    /// Where the next record begins or will begin: the number of a segment, whose file has it as
+    /// its name in hexadecimal, and the bytes before it in that file.
+    #[must_use]
+    pub fn position(&self) -> (u64, u64) {
+        self.scan.place()
+    }
+
+    /// After `Corrupt`: goes on with the next record that verifies, and says how many messages
+    /// were lost in between. `None` if there is none yet, and then nothing has changed.
+    ///
+    /// # Errors
+    /// What reading the log reports.
+    pub fn resynchronize(&mut self) -> Result<Option<u64>, RecvError> {
+        Ok(self.scan.resynchronize()?)
+    }
+
     /// Reads up to the start within its segment, checking what it passes over.
     fn advance(&mut self, start: Start) -> Result<(), OpenError> {
-        let first = self.cursor.shape.number(self.cursor.position);
+        let first = self.scan.place().0;
         let mut buffer = Vec::new();
         loop {
             let passed = match start {
                 Start::Oldest => true,
-                Start::Sequence(seq) => self.cursor.seq >= seq,
+                Start::Sequence(seq) => self.scan.seq >= seq,
                 // A writer that appends without a pause must not be chased for ever.
-                Start::End => self.cursor.shape.number(self.cursor.position) != first,
+                Start::End => self.scan.place().0 != first,
             };
             if passed {
                 return Ok(());
             }
-            match self.cursor.next(&mut buffer)? {
+            match self.scan.next(&mut buffer)? {
                 Found::Message(_) => {}
                 Found::Larger(needed) => buffer.resize(needed, 0),
                 Found::Nothing if start == Start::End => return Ok(()),
-                Found::Nothing if matches!(start, Start::Sequence(seq) if seq == self.cursor.seq) =>
-                {
+                Found::Nothing if matches!(start, Start::Sequence(seq) if seq == self.scan.seq) => {
                     return Ok(());
                 }
                 Found::Nothing => {
@@ -110,10 +119,10 @@ impl Follower {
 
     #[inline]
     fn attempt(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, RecvError> {
-        match self.cursor.next(buffer)? {
+        match self.scan.next(buffer)? {
             Found::Nothing => Ok(None),
             Found::Message(len) => {
-                self.last = Some(self.cursor.seq - 1);
+                self.last = Some(self.scan.seq - 1);
                 Ok(Some(len))
             }
             Found::Larger(needed) => Err(RecvError::BufferTooSmall { needed }),
@@ -123,40 +132,37 @@ impl Follower {
     #[cold]
     fn wait(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
         if wait != Wait::Never {
-            let cursor = &self.cursor;
-            let found: Result<_, RecvError> = self
-                .waiter
-                .look(wait, || Ok((!cursor.is_idle()).then_some(())));
-            found?;
+            let scan = &self.scan;
+            self.waiter
+                .look(wait, || Ok::<_, Fault>((!scan.is_idle()?).then_some(())))?;
         }
         loop {
             if let Some(len) = self.attempt(buffer)? {
                 return Ok(len);
             }
-            if !directory::is_locked(self.meeting.fd()) {
-                // What the writer did before it let go of the lock comes first.
-                let found = self.attempt(buffer)?;
-                let end = if self.cursor.fin {
+            let alive = self.guest.has_writer();
+            if wait != Wait::Never || self.guest.is_watched() {
+                self.guest.watch()?;
+                self.guest.announce()?;
+            }
+            // What the writer did before it died, or before it could see that somebody sleeps.
+            if let Some(len) = self.attempt(buffer)? {
+                return Ok(len);
+            }
+            if !alive {
+                return Err(if self.scan.fin {
                     RecvError::Closed
                 } else {
                     RecvError::PeerDied
-                };
-                return found.ok_or(end);
+                });
             }
             if wait == Wait::Never {
                 return Err(RecvError::Empty);
             }
-            let ticket = self.meeting.ticket();
-            announce(self.meeting.sleepers());
-            if let Some(len) = self.attempt(buffer)? {
-                return Ok(len);
-            }
             if wait.is_over() {
                 return Err(RecvError::TimedOut);
             }
-            self.meeting
-                .sleep(ticket, wait)
-                .map_err(|error| RecvError::io("futex", error))?;
+            self.guest.sleep(wait)?;
         }
     }
 }
@@ -201,9 +207,23 @@ impl ipc_core::Receiver for Follower {
 
     fn limits(&self) -> Limits {
         Limits {
-            max_message: self.cursor.shape.max_message(),
+            max_message: self.scan.shape.max_message(),
             depth_messages: None,
             depth_bytes: None,
         }
+    }
+}
+
+/// One descriptor for both the news and the end of the writer, an `epoll(7)` instance over
+/// `inotify(7)` and a FIFO. If there is no descriptor left for it, it tells of the end only.
+impl AsFd for Follower {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.guest.watch().unwrap_or_else(|_| self.guest.life())
+    }
+}
+
+impl Pollable for Follower {
+    fn interest(&self) -> Interest {
+        Interest::Read
     }
 }

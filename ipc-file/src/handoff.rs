@@ -1,19 +1,17 @@
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::{Handoff, OpenError, Parts, WaitStrategy, Waiter};
-use rustix::fs::FileType;
 
 use crate::cursor::Cursor;
 use crate::link::Link;
-use crate::options::Durability;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::store::Store;
+use crate::sys;
 use crate::writer::Writer;
 
-/// What travels beside the descriptors: six words and two bytes, little-endian.
+/// What travels beside the descriptors: five words and two bytes, little-endian.
 struct Passport {
     end: End,
     shape: Shape,
@@ -21,7 +19,6 @@ struct Passport {
     position: u64,
     seq: u64,
     strategy: WaitStrategy,
-    durability: Durability,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +27,7 @@ enum End {
     Receiver = 2,
 }
 
-const LEN: usize = 43;
+const LEN: usize = 42;
 
 impl Passport {
     fn encode(&self) -> Vec<u8> {
@@ -50,10 +47,6 @@ impl Passport {
             WaitStrategy::Spin => 1,
             WaitStrategy::Adaptive => 2,
         });
-        data.push(match self.durability {
-            Durability::Process => 0,
-            Durability::PowerLoss => 1,
-        });
         data
     }
 
@@ -72,11 +65,6 @@ impl Passport {
             2 => WaitStrategy::Adaptive,
             _ => return None,
         };
-        let durability = match data[42] {
-            0 => Durability::Process,
-            1 => Durability::PowerLoss,
-            _ => return None,
-        };
         let [segment, slots, epoch, position, seq] = words;
         let shape = Shape { segment, slots };
         // Beyond 2^63 sums of positions could wrap.
@@ -91,23 +79,19 @@ impl Passport {
             position,
             seq,
             strategy,
-            durability,
         })
     }
 }
 
-/// The log must be an ordinary file of this user's, whole, and without a name by which others
-/// could reach it: what could truncate it then has it from us.
+/// The log must be whole, and nobody may shrink it who could not end this process as well.
 fn check_log(file: &OwnedFd, shape: Shape) -> Result<(), OpenError> {
-    let stat = rustix::fs::fstat(file).map_err(|error| OpenError::io("fstat", error))?;
-    let sound = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        && stat.st_nlink == 0
-        && u64::try_from(stat.st_size) == Ok(shape.file());
-    if sound {
+    let len = shape.file();
+    if sys::is_sealed_memory(file.as_fd(), len) || sys::is_unnamed_file(file.as_fd(), len) {
         Ok(())
     } else {
         Err(OpenError::Untrusted {
-            what: "the log is not a file of the size that was announced",
+            what: "the log is neither sealed memory of the size that was announced nor a file of \
+                   this user's without a name",
         })
     }
 }
@@ -128,9 +112,9 @@ fn take(parts: Parts, end: End) -> Result<(Passport, OwnedFd, Link), OpenError> 
     Ok((passport, log, link))
 }
 
-fn give(passport: &Passport, store: &Store, link: &Link) -> io::Result<Parts> {
+fn give(passport: &Passport, file: BorrowedFd<'_>, link: &Link) -> io::Result<Parts> {
     let mut descriptors = Vec::with_capacity(1 + Link::DESCRIPTORS);
-    descriptors.push(store.file().as_fd().try_clone_to_owned()?);
+    descriptors.push(file.try_clone_to_owned()?);
     descriptors.extend(link.to_descriptors()?);
     Ok(Parts {
         descriptors,
@@ -147,9 +131,8 @@ impl Handoff for Sender {
             position: self.writer.position,
             seq: self.writer.seq,
             strategy: self.waiter.strategy(),
-            durability: self.durability,
         };
-        give(&passport, &self.writer.store, &self.link)
+        give(&passport, self.file(), &self.link)
     }
 
     fn release(&self) {
@@ -165,13 +148,8 @@ impl Handoff for Sender {
             seq,
             ..
         } = passport;
-        let writer = Writer::attach(Store::Ring(log), shape, epoch, position, seq)?;
-        Ok(Self::new(
-            writer,
-            link,
-            passport.durability,
-            Waiter::new(passport.strategy),
-        ))
+        let writer = Writer::attach(log.as_fd(), shape, epoch, position, seq)?;
+        Ok(Self::new(log, writer, link, Waiter::new(passport.strategy)))
     }
 }
 
@@ -184,9 +162,8 @@ impl Handoff for Receiver {
             position: self.cursor.position,
             seq: self.cursor.seq,
             strategy: self.waiter.strategy(),
-            durability: Durability::Process,
         };
-        give(&passport, &self.cursor.store, &self.link)
+        give(&passport, self.cursor.file(), &self.link)
     }
 
     fn release(&self) {
@@ -202,7 +179,7 @@ impl Handoff for Receiver {
             seq,
             ..
         } = passport;
-        let cursor = Cursor::attach(Store::Ring(log), shape, epoch, position, seq)?;
+        let cursor = Cursor::attach(log, shape, epoch, position, seq)?;
         Ok(Self::new(cursor, link, Waiter::new(passport.strategy)))
     }
 }

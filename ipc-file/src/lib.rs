@@ -5,10 +5,13 @@ compile_error!("this crate speaks to the Linux kernel");
 
 mod channel;
 mod control;
+#[cfg(test)]
+mod crash;
 mod cursor;
 mod directory;
 mod follower;
 mod handoff;
+mod journal;
 mod link;
 mod log;
 mod meeting;
@@ -16,11 +19,12 @@ mod options;
 mod receiver;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 mod sender;
 mod shape;
-mod store;
 mod sys;
+mod watch;
 mod writer;
 
 pub use channel::FileLog;

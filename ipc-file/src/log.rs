@@ -3,13 +3,13 @@ use std::path::Path;
 
 use ipc_core::{Limits, OpenError, SendError, Wait};
 
-use crate::directory::{self, Directory};
-use crate::meeting::Meeting;
+use crate::directory::Directory;
+use crate::journal::Journal;
+use crate::meeting::Host;
 use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::shape::Shape;
-use crate::store::Store;
-use crate::writer::{Plan, Writer};
+use crate::sys;
 
 /// A named log, open for appending: records that outlive every process, for any number of
 /// independent [`Follower`](crate::Follower)s.
@@ -18,11 +18,10 @@ use crate::writer::{Plan, Writer};
 /// nothing written over until [`remove_before`](Self::remove_before) says so.
 #[derive(Debug)]
 pub struct Log {
-    writer: Writer,
-    meeting: Meeting,
+    journal: Journal,
+    host: Host,
     durability: Durability,
     recovery: Recovery,
-    poisoned: bool,
 }
 
 /// The size of a log.
@@ -43,8 +42,17 @@ impl Log {
     /// # Errors
     /// `NameInUse` if another writer lives, `Untrusted` if the directory or a file in it is not
     /// this user's alone, `Limit` if the storage is full, `Io` of kind `InvalidData` if a record
-    /// that valid ones follow is damaged (see [`Options::salvage`]).
+    /// that was safe is damaged, with its place (see [`Options::salvage`]).
     pub fn open(directory: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        Self::open_under(directory.as_ref(), options, sys::boot())
+    }
+
+    /// As [`open`](Self::open), under this boot of the kernel.
+    pub(crate) fn open_under(
+        directory: &Path,
+        options: &Options,
+        boot: u64,
+    ) -> Result<Self, OpenError> {
         let shape = Shape {
             slots: 1,
             ..Shape::ring(options.capacity)
@@ -54,17 +62,14 @@ impl Log {
                 what: "a capacity of more than 1 TiB",
             });
         }
-        let directory = Directory::open_at(directory.as_ref(), true)?;
-        let meeting = Meeting::open(&directory, true)?;
-        directory::lock(meeting.fd())?;
-        let (writer, recovery) = recovery::open(directory, shape, options.salvage)?;
-        let durability = options.durability;
+        let directory = Directory::open_at(directory, true)?;
+        let host = Host::new(&directory)?;
+        let (journal, recovery) = recovery::open(directory, shape, options.salvage, boot)?;
         Ok(Self {
-            writer,
-            meeting,
-            durability,
+            journal,
+            host,
+            durability: options.durability,
             recovery,
-            poisoned: false,
         })
     }
 
@@ -74,11 +79,10 @@ impl Log {
         self.recovery
     }
 
-    /// The sequence number that the next record gets. The farewell of a writer takes one too, so
-    /// the numbers of messages rise but are not without gaps.
+    /// The sequence number that the next record gets: how many the log has ever been given.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        self.writer.seq
+        self.journal.seq()
     }
 
     /// Appends one record and gives its sequence number.
@@ -89,34 +93,59 @@ impl Log {
     /// [`sync`](Self::sync)).
     #[inline]
     pub fn append(&mut self, record: &[u8]) -> Result<u64, SendError> {
-        let seq = self.put(record)?;
-        self.publish()?;
+        let seq = self.journal.seq();
+        match self.durability {
+            Durability::Nothing => self.gather(record)?,
+            Durability::Process => {
+                self.journal.append(record)?;
+                self.host.wake();
+            }
+            Durability::PowerLoss => {
+                self.journal.stage(record)?;
+                self.sync()?;
+            }
+        }
         Ok(seq)
     }
 
     /// Appends records from the front of `batch` and says how many: all, unless a limit came in
-    /// between. With [`Durability::PowerLoss`] they share one `fdatasync(2)`.
+    /// between. They become visible by one `pwrite(2)` a segment, and with
+    /// [`Durability::PowerLoss`] they share one `fdatasync(2)`: this is group commit, whoever the
+    /// records come from.
     ///
     /// # Errors
     /// As [`append`](Self::append), when not even the first was appended.
     pub fn append_batch(&mut self, batch: &[IoSlice<'_>]) -> Result<usize, SendError> {
         let mut count = 0;
         for record in batch {
-            let appended = match self.durability {
-                Durability::Process => self.put(record).map(drop),
-                Durability::PowerLoss => self.stage(record),
+            let staged = match self.durability {
+                Durability::Nothing => self.gather(record),
+                Durability::Process | Durability::PowerLoss => self.journal.stage(record).map(drop),
             };
-            match appended {
+            match staged {
                 Ok(()) => count += 1,
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break,
             }
         }
-        if count > 0 {
-            self.writer.flush()?;
-            self.publish()?;
+        match self.durability {
+            Durability::Nothing => {}
+            Durability::Process => self.flush()?,
+            Durability::PowerLoss => self.sync()?,
         }
         Ok(count)
+    }
+
+    /// Puts what [`Durability::Nothing`] has gathered into the log, where followers see it and
+    /// where it survives this process. At the other levels there is nothing to do.
+    ///
+    /// # Errors
+    /// `Limit` or `Io` from `pwrite(2)`, and then what was gathered is lost.
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        self.journal.check()?;
+        self.journal.flush()?;
+        self.host.wake();
+        Ok(())
     }
 
     /// Waits until every record so far has reached the storage, whatever the [`Durability`].
@@ -125,11 +154,17 @@ impl Log {
     /// `Io`, and then at every later call of any kind: after a failed `fdatasync(2)` the kernel may
     /// have forgotten data that a second one would report as written. Open the log anew.
     pub fn sync(&mut self) -> Result<(), SendError> {
-        self.check()?;
-        self.writer.sync().map_err(|fault| {
-            self.poisoned = true;
-            fault.into()
-        })
+        let synced = self.journal.sync();
+        self.host.wake();
+        synced
+    }
+
+    fn gather(&mut self, record: &[u8]) -> Result<(), SendError> {
+        let flushed = self.journal.stage(record)?;
+        if flushed {
+            self.host.wake();
+        }
+        Ok(())
     }
 
     /// Removes the segments that hold only records before `sequence`, and says how many. The one
@@ -139,9 +174,7 @@ impl Log {
     /// # Errors
     /// What reading the headers or `unlink(2)` reports.
     pub fn remove_before(&mut self, sequence: u64) -> Result<usize, SendError> {
-        let Store::Files { directory, .. } = &self.writer.store else {
-            return Ok(0);
-        };
+        let directory = self.journal.directory();
         let segments = directory.segments()?;
         let mut removed = 0;
         for pair in segments.windows(2) {
@@ -160,65 +193,16 @@ impl Log {
     /// # Errors
     /// What reading the directory reports.
     pub fn length(&self) -> io::Result<Length> {
-        let Store::Files { directory, .. } = &self.writer.store else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        let (apparent, allocated) = directory.length().map_err(io::Error::from)?;
+        let (apparent, allocated) = self.journal.directory().length()?;
         Ok(Length {
             apparent,
             allocated,
         })
     }
-
-    #[inline]
-    fn put(&mut self, record: &[u8]) -> Result<u64, SendError> {
-        let plan = self.plan(record)?;
-        let seq = self.writer.seq;
-        self.writer.append(plan, record)?;
-        Ok(seq)
-    }
-
-    fn stage(&mut self, record: &[u8]) -> Result<(), SendError> {
-        let plan = self.plan(record)?;
-        Ok(self.writer.stage(plan, record)?)
-    }
-
-    #[inline]
-    fn plan(&self, record: &[u8]) -> Result<Plan, SendError> {
-        let max = self.writer.shape.max_message();
-        if record.len() > max {
-            return Err(SendError::TooLong {
-                len: record.len(),
-                max,
-            });
-        }
-        self.check()?;
-        Ok(self.writer.plan(record.len()))
-    }
-
-    #[inline]
-    fn check(&self) -> Result<(), SendError> {
-        if self.poisoned {
-            return Err(SendError::io(
-                "fdatasync",
-                io::Error::other("an earlier one failed"),
-            ));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn publish(&mut self) -> Result<(), SendError> {
-        let synced = match self.durability {
-            Durability::Process => Ok(()),
-            Durability::PowerLoss => self.sync(),
-        };
-        self.meeting.wake();
-        synced
-    }
 }
 
-/// A log as a sender that never waits: its room is that of the storage.
+/// A log as a sender that never waits: its room is that of the storage. With
+/// [`Durability::Nothing`] `Ok` promises less than that of other senders.
 impl ipc_core::Sender for Log {
     #[inline]
     fn send_with(&mut self, message: &[u8], _: Wait) -> Result<(), SendError> {
@@ -231,7 +215,7 @@ impl ipc_core::Sender for Log {
 
     fn limits(&self) -> Limits {
         Limits {
-            max_message: self.writer.shape.max_message(),
+            max_message: self.journal.max_message(),
             depth_messages: None,
             depth_bytes: None,
         }
@@ -241,13 +225,45 @@ impl ipc_core::Sender for Log {
 impl Drop for Log {
     /// Says farewell to the followers, so that they see `Closed` and not `PeerDied`.
     fn drop(&mut self) {
-        if !self.poisoned {
-            self.writer.append_fin();
-            if self.durability == Durability::PowerLoss {
-                let _ = self.writer.sync();
-            }
-        }
-        directory::unlock(self.meeting.fd());
-        self.meeting.wake();
+        self.journal.close(self.durability == Durability::PowerLoss);
+        self.host.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T: std::fmt::Debug>(outcome: &Result<T, SendError>) {
+        let failed = matches!(
+            outcome,
+            Err(SendError::Io {
+                call: "fdatasync",
+                ..
+            })
+        );
+        assert!(failed, "{outcome:?}");
+    }
+
+    /// fdatasync(2) of an eventfd fails with EINVAL: a storage that refuses.
+    #[test]
+    fn a_failed_sync_is_never_tried_again() {
+        let path = std::env::temp_dir().join(format!("ipc-file-poison-{}", std::process::id()));
+        let mut log = Log::open(&path, &Options::default().capacity(4096)).expect("a log");
+        log.append(b"good").expect("room");
+        let good = log
+            .journal
+            .replace_file(sys::doorbell().expect("an eventfd"));
+        refused(&log.sync());
+        log.journal.replace_file(good);
+        refused(&log.sync());
+        refused(&log.append(b"more"));
+        refused(&log.append_batch(&[IoSlice::new(b"more")]));
+        refused(&log.flush());
+        drop(log);
+        let log = Log::open(&path, &Options::default()).expect("the log anew");
+        assert!(!log.recovery().clean, "a farewell would claim too much");
+        assert_eq!(log.next_sequence(), 1);
+        let _ = std::fs::remove_dir_all(path);
     }
 }

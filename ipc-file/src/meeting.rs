@@ -1,77 +1,181 @@
-//! The page of a named log: the writer's lock and the futex on which followers sleep.
+//! Where the writer of a log and its followers meet: who sleeps, news, and the writer's life.
+//!
+//! A follower that is about to sleep says so by pwrite(2) in the control page. The writer, which
+//! has the page mapped, looks there after each record, and touches the page's times if somebody
+//! sleeps: inotify(7) reports that to every follower. The writer holds the writing end of a FIFO,
+//! so its death is a hang-up there. No follower maps anything, so nothing can fault under it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Duration;
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 
-use ipc_core::{OpenError, Wait};
+use ipc_core::wait::{Interest, poll};
+use ipc_core::{Limit, OpenError, Wait};
+use rustix::event::epoll;
+use rustix::fs::{Timestamps, UTIME_NOW, inotify};
 use rustix::io::Errno;
-use rustix::thread::futex;
 
 use crate::control::wakes;
-use crate::directory::Directory;
-use crate::sys::{Access, Fault, Map};
+use crate::directory::{self, Directory};
+use crate::sys::{self, Access, Fault, Map};
 
 const LEN: u64 = 4096;
 const SLEEPERS: usize = 0;
-const NEWS: usize = 128;
 
-/// How long a follower sleeps before it looks whether its writer still lives: nothing wakes it
-/// when a lock is freed, and it is to learn of that within 100 ms.
-const SLICE: Duration = Duration::from_millis(20);
-
+/// The writer's side.
 #[derive(Debug)]
-pub(crate) struct Meeting {
+pub(crate) struct Host {
     page: OwnedFd,
     map: Map,
+    /// Held, not used: its lock keeps other writers away, its end is what followers learn of.
+    _life: OwnedFd,
 }
 
-impl Meeting {
-    pub(crate) fn open(directory: &Directory, create: bool) -> Result<Self, OpenError> {
-        let page = directory.control(create, LEN)?;
-        let map = Map::new(page.as_fd(), LEN as usize, Access::Write)
-            .map_err(|error| Fault::Io("mmap", error))?;
-        Ok(Self { page, map })
-    }
-
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.page.as_fd()
-    }
-
-    pub(crate) fn sleepers(&self) -> &AtomicU32 {
-        self.map.flag(SLEEPERS)
-    }
-
-    fn news(&self) -> &AtomicU32 {
-        self.map.flag(NEWS)
+impl Host {
+    /// Becomes the one writer.
+    pub(crate) fn new(directory: &Directory) -> Result<Self, OpenError> {
+        let life = directory.life(true)?;
+        directory::lock(life.as_fd())?;
+        let page = directory.control(true, LEN)?;
+        let map = Map::new(page.as_fd(), LEN as usize, Access::Write).map_err(Fault::map)?;
+        Ok(Self {
+            page,
+            map,
+            _life: life,
+        })
     }
 
     /// Wakes all followers that sleep; one load if none does.
     #[inline]
     pub(crate) fn wake(&self) {
-        if wakes(self.sleepers()) {
-            self.news().fetch_add(1, SeqCst);
-            // Not private: the futex lies in a file that other processes map.
-            let _ = futex::wake(self.news(), futex::Flags::empty(), i32::MAX as u32);
+        if wakes(self.map.flag(SLEEPERS)) {
+            self.ring();
         }
     }
 
-    /// What [`sleep`](Self::sleep) has to be given; taken before the last look at the log.
-    pub(crate) fn ticket(&self) -> u32 {
-        self.news().load(Relaxed)
+    #[cold]
+    fn ring(&self) {
+        ring(self.page.as_fd());
+    }
+}
+
+/// Setting both times is what inotify(7) calls IN_ATTRIB; a write of a follower is not.
+fn ring(page: BorrowedFd<'_>) {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let _ = rustix::fs::futimens(page, &times);
+}
+
+/// A follower's side.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    page: OwnedFd,
+    life: OwnedFd,
+    watch: OnceCell<Watch>,
+}
+
+/// One descriptor for news and for the writer's death. Made when first needed: a user has 128
+/// inotify instances by default.
+#[derive(Debug)]
+struct Watch {
+    news: OwnedFd,
+    both: OwnedFd,
+}
+
+impl Guest {
+    pub(crate) fn new(directory: &Directory) -> Result<Self, OpenError> {
+        Ok(Self {
+            life: directory.life(false)?,
+            page: directory.control(false, LEN)?,
+            watch: OnceCell::new(),
+        })
     }
 
-    /// Sleeps until the writer appends, for a slice of time at most.
-    pub(crate) fn sleep(&self, ticket: u32, wait: Wait) -> Result<(), Errno> {
-        let slice = wait.remaining().map_or(SLICE, |left| left.min(SLICE));
-        let timeout = futex::Timespec {
-            tv_sec: 0,
-            tv_nsec: slice.subsec_nanos().into(),
-        };
-        match futex::wait(self.news(), futex::Flags::empty(), ticket, Some(&timeout)) {
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
-            Err(error) => Err(error),
+    /// Whether a writer lives. A FIFO without one is at its end (fifo(7)).
+    pub(crate) fn has_writer(&self) -> bool {
+        loop {
+            match rustix::io::read(&self.life, &mut [0u8; 64]) {
+                Ok(0) => return false,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return true,
+            }
         }
     }
+
+    /// Whether somebody may be sleeping on [`watch`](Self::watch).
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.get().is_some()
+    }
+
+    /// The descriptor to sleep on, readable after an [`announce`](Self::announce)d follower was
+    /// rung for, and when the writer has died.
+    pub(crate) fn watch(&self) -> Result<BorrowedFd<'_>, Fault> {
+        if self.watch.get().is_none() {
+            let _ = self.watch.set(watch(&self.page, &self.life)?);
+            // What came before the watch: let whoever sleeps on it first look for that.
+            ring(self.page.as_fd());
+        }
+        Ok(self
+            .watch
+            .get()
+            .map_or(self.life.as_fd(), |watch| watch.both.as_fd()))
+    }
+
+    /// Stands in for [`watch`](Self::watch) when there is no descriptor left for it: it tells of
+    /// the writer's death only.
+    pub(crate) fn life(&self) -> BorrowedFd<'_> {
+        self.life.as_fd()
+    }
+
+    /// Says that this follower is about to sleep, and forgets past news. Who then still finds
+    /// nothing may sleep: see [`announce`](crate::control::announce).
+    pub(crate) fn announce(&self) -> Result<(), Fault> {
+        if let Some(watch) = self.watch.get() {
+            let mut events = [0u8; 1024];
+            while rustix::io::read(&watch.news, &mut events).is_ok_and(|count| count > 0) {}
+        }
+        sys::write_at(self.page.as_fd(), &1u32.to_ne_bytes(), SLEEPERS as u64)?;
+        fence(SeqCst);
+        Ok(())
+    }
+
+    /// Sleeps until rung for, or until the writer has died, or the wait is over.
+    pub(crate) fn sleep(&self, wait: Wait) -> Result<(), Fault> {
+        poll([(self.watch()?, Interest::Read)], wait)
+            .map(drop)
+            .map_err(Fault::io("ppoll"))
+    }
+}
+
+fn watch(page: &OwnedFd, life: &OwnedFd) -> Result<Watch, Fault> {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let news = match inotify::init(flags) {
+        Ok(news) => news,
+        Err(Errno::MFILE) => {
+            return Err(Fault::Limit(Limit {
+                name: "fs.inotify.max_user_instances or RLIMIT_NOFILE",
+                value: None,
+                advice: "raise it, or receive without waiting",
+            }));
+        }
+        Err(error) => return Err(Fault::Io("inotify_init1", error.into())),
+    };
+    let path = format!("/proc/self/fd/{}", page.as_raw_fd());
+    inotify::add_watch(&news, path, inotify::WatchFlags::ATTRIB)
+        .map_err(Fault::io("inotify_add_watch"))?;
+    let both = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Fault::io("epoll_create1"))?;
+    let add = |fd: &OwnedFd, event| {
+        epoll::add(&both, fd, epoll::EventData::new_u64(0), event).map_err(Fault::io("epoll_ctl"))
+    };
+    add(&news, epoll::EventFlags::IN)?;
+    // EPOLLHUP needs not be asked for (epoll_ctl(2)).
+    add(life, epoll::EventFlags::empty())?;
+    Ok(Watch { news, both })
 }

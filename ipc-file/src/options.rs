@@ -2,15 +2,22 @@ use std::path::{Path, PathBuf};
 
 use ipc_core::{Tunable, WaitStrategy};
 
-/// What a committed message survives.
+/// What a record survives once the call that appended it has returned.
+///
+/// A channel's file has no name, so whatever its level it ends with the last end; what was sent
+/// survives its sender. [`FileLog`](crate::FileLog) refuses `PowerLoss`, which it could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The death of every process, not that of the kernel: committed records lie in the page
-    /// cache, and a `send` costs no system call.
+    /// Nothing. A [`Log`](crate::Log) gathers records in this process, 64 KiB at a time, and loses
+    /// them with it; [`flush`](crate::Log::flush), [`sync`](crate::Log::sync) and closing put them
+    /// into the log. A channel lies in sealed memory, where no storage is touched.
+    Nothing,
+    /// The death of every process, not that of the kernel: records lie in the page cache, and
+    /// appending one costs no system call.
     #[default]
     Process,
-    /// Power loss too, as far as the disk keeps its word: each `send` ends with one `fdatasync(2)`,
-    /// and so does each *batch*, so that a batch of a thousand messages costs as much as one.
+    /// Power loss too, as far as the disk keeps its word: each call ends with one `fdatasync(2)`,
+    /// whether it appended one record or a batch of a thousand.
     PowerLoss,
 }
 
@@ -54,15 +61,14 @@ impl Options {
         self
     }
 
-    /// What a committed message survives.
+    /// What an appended record survives.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Where the file without a name lives: its file system decides what an exchange costs, and
-    /// what [`Durability::PowerLoss`] is worth. The default is [`std::env::temp_dir`].
+    /// Where a channel's file without a name lives. The default is [`std::env::temp_dir`].
     #[must_use]
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
         self.directory = Some(directory.as_ref().to_owned());
@@ -71,9 +77,10 @@ impl Options {
 }
 
 impl Options {
-    /// What [`Log::open`](crate::Log::open) does with a log that is damaged where valid records
-    /// follow: `true` cuts it off at the damage, and these records are lost; `false`, the default,
-    /// refuses to open it. Lost power can leave such a hole among records that were not yet synced.
+    /// What [`Log::open`](crate::Log::open) does with a log that is damaged where records were
+    /// safe: `false`, the default, refuses to open it; `true` appends behind the last good record
+    /// and leaves the damage in place, where followers meet it and can
+    /// [step over it](crate::Follower::resynchronize).
     #[must_use]
     pub fn salvage(mut self, salvage: bool) -> Self {
         self.salvage = salvage;

@@ -1,15 +1,16 @@
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use ipc_core::lifeline::Peer;
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, RecvError, Wait, Waiter};
+use ipc_core::{Limits, Pollable, RecvError, Wait, Waiter};
 
 use crate::control::{announce, wakes};
 use crate::cursor::{Cursor, Found};
 use crate::link::Link;
 use crate::sys;
+use crate::watch::Watch;
 
 /// The reading end of a log and the one receiver of its channel.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Receiver {
     pub(crate) cursor: Cursor,
     pub(crate) link: Link,
     pub(crate) waiter: Waiter,
+    watch: Watch,
     pub(crate) released: Cell<bool>,
 }
 
@@ -26,6 +28,7 @@ impl Receiver {
             cursor,
             link,
             waiter,
+            watch: Watch::default(),
             released: Cell::new(false),
         }
     }
@@ -97,7 +100,7 @@ impl Receiver {
                 return self.attempt(buffer)?.ok_or(end);
             }
             if wait == Wait::Never {
-                return Err(RecvError::Empty);
+                return self.leave_empty(buffer);
             }
             announce(self.link.control.reader_sleeps());
             if let Some(len) = self.attempt(buffer)? {
@@ -119,6 +122,19 @@ impl Receiver {
     }
 }
 
+impl Receiver {
+    #[cold]
+    fn leave_empty(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        let (news, sleeps) = (&self.link.news, self.link.control.reader_sleeps());
+        let found = if self.watch.rearm(news, sleeps) {
+            self.attempt(buffer)?
+        } else {
+            None
+        };
+        found.ok_or(RecvError::Empty)
+    }
+}
+
 impl ipc_core::Receiver for Receiver {
     #[inline]
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
@@ -134,6 +150,20 @@ impl ipc_core::Receiver for Receiver {
             depth_messages: None,
             depth_bytes: usize::try_from(self.cursor.shape.file()).ok(),
         }
+    }
+}
+
+/// One descriptor for both the news and the end of the sender.
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let sleeps = self.link.control.reader_sleeps();
+        self.watch.fd(&self.link.news, sleeps, &self.link.lifeline)
+    }
+}
+
+impl Pollable for Receiver {
+    fn interest(&self) -> Interest {
+        Interest::Read
     }
 }
 

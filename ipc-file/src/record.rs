@@ -12,6 +12,9 @@
 //! either a whole record or a zero word, which is the end of the log. The checksum runs over the
 //! log's epoch, the sequence number, length, kind and payload, so that a record of another log,
 //! another place or an earlier use of the same space is not taken for a good one.
+//!
+//! Only messages are counted: a farewell, a skip or a mark carries the number of the message after
+//! it. A skip is its first word alone, so that it fits where nothing else does.
 
 use crc32c::crc32c_append;
 
@@ -29,6 +32,34 @@ pub(crate) enum Kind {
     Fin = 2,
     /// The log goes on at the beginning of the next segment.
     Skip = 3,
+    /// All records before a position have reached the storage; see [`Mark`].
+    Mark = 4,
+}
+
+/// What a writer knows about lost power, and tells whoever recovers the log after it: the payload
+/// of a mark, and part of every segment's header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The position up to which the log had reached the storage.
+    pub(crate) synced: u64,
+    /// The boot of the kernel under which the following records were written.
+    pub(crate) boot: u64,
+}
+
+impl Mark {
+    pub(crate) const LEN: usize = 16;
+
+    pub(crate) fn encode(self) -> [u8; Self::LEN] {
+        (u128::from(self.synced) | u128::from(self.boot) << 64).to_le_bytes()
+    }
+
+    pub(crate) fn decode(bytes: [u8; Self::LEN]) -> Self {
+        let both = u128::from_le_bytes(bytes);
+        Self {
+            synced: both as u64,
+            boot: (both >> 64) as u64,
+        }
+    }
 }
 
 /// The bytes that a record of this payload takes.
@@ -58,6 +89,7 @@ pub(crate) fn split(word: u64) -> Option<(Kind, usize)> {
         1 => Kind::Data,
         2 => Kind::Fin,
         3 => Kind::Skip,
+        4 => Kind::Mark,
         _ => return None,
     };
     Some((kind, low as usize & MAX_LEN))

@@ -1,16 +1,17 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use ipc_core::lifeline::Peer;
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, SendError, Wait, Waiter};
+use ipc_core::{Limits, Pollable, SendError, Wait, Waiter};
 
 use crate::control::{announce, wakes};
 use crate::link::Link;
-use crate::options::Durability;
+use crate::record::Kind;
 use crate::sys;
+use crate::watch::Watch;
 use crate::writer::{Plan, Writer};
 
 /// How often a sender that never has to wait looks whether its receiver still lives.
@@ -21,50 +22,30 @@ const CHECK_MILLIS: u64 = 10;
 pub struct Sender {
     pub(crate) writer: Writer,
     pub(crate) link: Link,
-    pub(crate) durability: Durability,
+    file: OwnedFd,
     pub(crate) waiter: Waiter,
     /// The last known end of the free space: the receiver's progress plus the size of the log.
     free: u64,
     checked: u64,
     /// The receiver is known to be gone, and stays so.
     gone: bool,
-    /// A failed `fdatasync(2)` may have dropped data that a second one would not report.
-    poisoned: bool,
+    watch: Watch,
     pub(crate) released: Cell<bool>,
 }
 
 impl Sender {
-    pub(crate) fn new(writer: Writer, link: Link, durability: Durability, waiter: Waiter) -> Self {
+    pub(crate) fn new(file: OwnedFd, writer: Writer, link: Link, waiter: Waiter) -> Self {
         Self {
             writer,
             link,
-            durability,
+            file,
             waiter,
             free: 0,
             checked: 0,
             gone: false,
-            poisoned: false,
+            watch: Watch::default(),
             released: Cell::new(false),
         }
-    }
-
-    /// Waits until every record sent so far has reached the storage, whatever the
-    /// [`Durability`].
-    ///
-    /// # Errors
-    /// `Io` from `fdatasync(2)`, once and then at every later call: after a failure the kernel may
-    /// have forgotten data that a second call would report as written, so this end is done for.
-    pub fn sync(&mut self) -> Result<(), SendError> {
-        if self.poisoned {
-            return Err(SendError::io(
-                "fdatasync",
-                io::Error::other("an earlier one failed"),
-            ));
-        }
-        self.writer.sync().map_err(|fault| {
-            self.poisoned = true;
-            fault.into()
-        })
     }
 
     /// The type of the file system that holds the log, as `statfs(2)` numbers it, such as `0xEF53`
@@ -73,8 +54,12 @@ impl Sender {
     /// # Errors
     /// What `fstatfs(2)` reports.
     pub fn file_system(&self) -> io::Result<u64> {
-        let fs = rustix::fs::fstatfs(self.writer.store.file())?;
+        let fs = rustix::fs::fstatfs(&self.file)?;
         Ok(fs.f_type.cast_unsigned())
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Finds room for one message, waiting for it if need be.
@@ -83,12 +68,6 @@ impl Sender {
         let max = self.writer.shape.max_message();
         if len > max {
             return Err(SendError::TooLong { len, max });
-        }
-        if self.poisoned {
-            return Err(SendError::io(
-                "fdatasync",
-                io::Error::other("an earlier one failed"),
-            ));
         }
         self.check_peer()?;
         let plan = self.writer.plan(len);
@@ -158,6 +137,10 @@ impl Sender {
             }
             self.ask_lifeline()?;
             if wait == Wait::Never {
+                let (room, sleeps) = (&self.link.room, self.link.control.writer_sleeps());
+                if self.watch.rearm(room, sleeps) && self.has_room(plan)? {
+                    return Ok(());
+                }
                 return Err(SendError::Full);
             }
             announce(self.link.control.writer_sleeps());
@@ -183,17 +166,20 @@ impl Sender {
         }
     }
 
-    /// Makes what was appended durable, if that was asked for, and wakes the receiver if it sleeps.
     #[inline]
-    fn publish(&mut self) -> Result<(), SendError> {
-        let synced = match self.durability {
-            Durability::Process => Ok(()),
-            Durability::PowerLoss => self.sync(),
-        };
+    fn append(&mut self, plan: Plan, message: &[u8]) {
+        if plan.rotates {
+            self.writer.turn();
+        }
+        self.writer.commit(Kind::Data, message);
+    }
+
+    /// Wakes the receiver if it sleeps.
+    #[inline]
+    fn publish(&self) {
         if wakes(self.link.control.reader_sleeps()) {
             sys::ring(self.link.news.as_fd());
         }
-        synced
     }
 }
 
@@ -201,31 +187,26 @@ impl ipc_core::Sender for Sender {
     #[inline]
     fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
         let plan = self.reserve(message.len(), wait)?;
-        self.writer.append(plan, message)?;
-        self.publish()
+        self.append(plan, message);
+        self.publish();
+        Ok(())
     }
 
-    /// One wake-up and, with [`Durability::PowerLoss`], one `fdatasync(2)` for the whole batch.
+    /// One wake-up for the whole batch.
     fn send_batch_with(&mut self, batch: &[IoSlice<'_>], wait: Wait) -> Result<usize, SendError> {
         let mut wait = wait;
         let mut sent = 0;
         for message in batch {
-            let appended = self.reserve(message.len(), wait).and_then(|plan| {
-                Ok(match self.durability {
-                    Durability::Process => self.writer.append(plan, message),
-                    Durability::PowerLoss => self.writer.stage(plan, message),
-                }?)
-            });
-            match appended {
-                Ok(()) => sent += 1,
+            match self.reserve(message.len(), wait) {
+                Ok(plan) => self.append(plan, message),
                 Err(error) if sent == 0 => return Err(error),
                 Err(_) => break,
             }
+            sent += 1;
             wait = Wait::Never;
         }
         if sent > 0 {
-            self.writer.flush()?;
-            self.publish()?;
+            self.publish();
         }
         Ok(sent)
     }
@@ -239,56 +220,26 @@ impl ipc_core::Sender for Sender {
     }
 }
 
+/// One descriptor for both the room in the log and the end of the receiver.
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let sleeps = self.link.control.writer_sleeps();
+        self.watch.fd(&self.link.room, sleeps, &self.link.lifeline)
+    }
+}
+
+impl Pollable for Sender {
+    fn interest(&self) -> Interest {
+        // Of the `epoll(7)` instance, which is readable when one of its two has come to something.
+        Interest::Read
+    }
+}
+
 impl Drop for Sender {
     fn drop(&mut self) {
         if !self.released.get() {
             self.link.control.writer_closed().store(1, Release);
             self.link.lifeline.farewell();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ipc_core::{Channel, Sender as _};
-
-    use super::*;
-    use crate::store::Store;
-    use crate::{FileLog, Options};
-
-    /// fdatasync(2) of an eventfd fails with EINVAL: a storage that refuses.
-    #[test]
-    fn a_failed_sync_is_never_tried_again() {
-        let options = Options::default()
-            .capacity(4096)
-            .durability(Durability::PowerLoss);
-        let (mut sender, _receiver) = FileLog::pair(&options).expect("a channel");
-        sender.send(b"good").expect("a disk");
-        let good = std::mem::replace(
-            &mut sender.writer.store,
-            Store::Ring(sys::doorbell().expect("an eventfd")),
-        );
-        assert!(matches!(
-            sender.send(b"lost"),
-            Err(SendError::Io {
-                call: "fdatasync",
-                ..
-            })
-        ));
-        sender.writer.store = good;
-        assert!(matches!(
-            sender.send(b"more"),
-            Err(SendError::Io {
-                call: "fdatasync",
-                ..
-            })
-        ));
-        assert!(matches!(
-            sender.sync(),
-            Err(SendError::Io {
-                call: "fdatasync",
-                ..
-            })
-        ));
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use ipc_core::{Limit, OpenError, RecvError, SendError};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::event::EventfdFlags;
-use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
 
@@ -27,8 +27,10 @@ pub(crate) enum Access {
 /// A shared mapping of a file from its beginning, reached by copies and atomics only: no reference
 /// to its bytes ever exists, since another process may write them at any time.
 ///
-/// The file was allocated whole before it was mapped, so a touch never meets a full disk; only
-/// truncation by a process of the same user could raise SIGBUS here.
+/// The file was allocated whole before it was mapped, so a touch never meets a full disk. Sealed
+/// memory cannot shrink; any other file that is mapped belongs to this user or to root and lies in
+/// no place where others can reach it, so whoever could truncate it, and thereby raise SIGBUS here,
+/// could end this process by kill(2) as well.
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
@@ -105,10 +107,20 @@ impl Map {
 pub(crate) enum Fault {
     Limit(Limit),
     Corrupt(&'static str),
+    /// Damage in a log that its opener has to decide about.
+    Damaged {
+        what: &'static str,
+        segment: u64,
+        offset: u64,
+    },
     Io(&'static str, io::Error),
 }
 
 impl Fault {
+    pub(crate) fn map(error: io::Error) -> Self {
+        Self::Io("mmap", error)
+    }
+
     pub(crate) fn io(call: &'static str) -> impl Fn(Errno) -> Self {
         move |error| Self::Io(call, error.into())
     }
@@ -122,6 +134,20 @@ impl From<Fault> for OpenError {
                 call: "recovery",
                 source: io::Error::new(io::ErrorKind::InvalidData, what),
             },
+            Fault::Damaged {
+                what,
+                segment,
+                offset,
+            } => Self::Io {
+                call: "recovery",
+                source: io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "{what} at byte {offset} of segment {segment:016x}; restore it or open \
+                         the log with `salvage`"
+                    ),
+                ),
+            },
             Fault::Io(call, source) => Self::Io { call, source },
         }
     }
@@ -131,7 +157,9 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Limit(limit) => Self::other(limit.to_string()),
-            Fault::Corrupt(what) => Self::new(io::ErrorKind::InvalidData, what),
+            Fault::Corrupt(what) | Fault::Damaged { what, .. } => {
+                Self::new(io::ErrorKind::InvalidData, what)
+            }
             Fault::Io(_, source) => source,
         }
     }
@@ -141,7 +169,7 @@ impl From<Fault> for SendError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Limit(limit) => Self::Limit(limit),
-            Fault::Corrupt(what) => Self::Corrupt { what },
+            Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
             Fault::Io(call, source) => Self::Io { call, source },
         }
     }
@@ -151,7 +179,7 @@ impl From<Fault> for RecvError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Limit(limit) => Self::Limit(limit),
-            Fault::Corrupt(what) => Self::Corrupt { what },
+            Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
             Fault::Io(call, source) => Self::Io { call, source },
         }
     }
@@ -159,16 +187,7 @@ impl From<Fault> for RecvError {
 
 /// Gives a file its whole storage at once: a full disk is an error here, not SIGBUS at a store.
 pub(crate) fn allocate(file: BorrowedFd<'_>, len: u64) -> Result<(), Fault> {
-    // Growing beyond RLIMIT_FSIZE raises SIGXFSZ, which ends the process (setrlimit(2)): ask first.
-    if let Some(most) = rustix::process::getrlimit(Resource::Fsize).current
-        && len > most
-    {
-        return Err(Fault::Limit(Limit {
-            name: "RLIMIT_FSIZE",
-            value: Some(most),
-            advice: "raise it with `ulimit -f` or ask for a smaller capacity",
-        }));
-    }
+    check_file_size(len)?;
     loop {
         let full = match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => return Ok(()),
@@ -187,6 +206,19 @@ pub(crate) fn allocate(file: BorrowedFd<'_>, len: u64) -> Result<(), Fault> {
             value: free,
             advice: "free some, ask for a smaller capacity or choose another directory",
         }));
+    }
+}
+
+/// Beyond RLIMIT_FSIZE both growing and writing raise SIGXFSZ, which ends the process
+/// (setrlimit(2)): ask first.
+fn check_file_size(len: u64) -> Result<(), Fault> {
+    match rustix::process::getrlimit(Resource::Fsize).current {
+        Some(most) if len > most => Err(Fault::Limit(Limit {
+            name: "RLIMIT_FSIZE",
+            value: Some(most),
+            advice: "raise it with `ulimit -f` or ask for a smaller capacity",
+        })),
+        _ => Ok(()),
     }
 }
 
@@ -211,25 +243,43 @@ pub(crate) fn unnamed_file(directory: &Path, len: u64) -> Result<OwnedFd, Fault>
     Ok(file)
 }
 
-const CONTROL_NAME: &CStr = c"ipc-file-control";
-const CONTROL_SEALS: SealFlags = SealFlags::SHRINK
+const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
 
-/// A page of memory that nobody can shrink, so that no access to it can fault.
-pub(crate) fn sealed_page(len: u64) -> Result<OwnedFd, Fault> {
+/// Memory as a file that nobody can shrink, so that no access to it can fault.
+pub(crate) fn sealed_memory(name: &CStr, len: u64) -> Result<OwnedFd, Fault> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let page = rustix::fs::memfd_create(CONTROL_NAME, flags).map_err(Fault::io("memfd_create"))?;
-    allocate(page.as_fd(), len)?;
-    rustix::fs::fcntl_add_seals(&page, CONTROL_SEALS).map_err(Fault::io("fcntl"))?;
-    Ok(page)
+    let memory = rustix::fs::memfd_create(name, flags).map_err(Fault::io("memfd_create"))?;
+    allocate(memory.as_fd(), len)?;
+    rustix::fs::fcntl_add_seals(&memory, SEALS).map_err(Fault::io("fcntl"))?;
+    Ok(memory)
 }
 
-/// Whether a descriptor that came from elsewhere is such a page. Seals first, then the size, which
+/// Whether a descriptor that came from elsewhere is such memory. Seals first, then the size, which
 /// they keep from changing.
-pub(crate) fn is_sealed_page(page: BorrowedFd<'_>, len: u64) -> bool {
-    rustix::fs::fcntl_get_seals(page).is_ok_and(|seals| seals.contains(CONTROL_SEALS))
-        && rustix::fs::fstat(page).is_ok_and(|stat| u64::try_from(stat.st_size) == Ok(len))
+pub(crate) fn is_sealed_memory(memory: BorrowedFd<'_>, len: u64) -> bool {
+    rustix::fs::fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SEALS))
+        && rustix::fs::fstat(memory).is_ok_and(|stat| u64::try_from(stat.st_size) == Ok(len))
+}
+
+/// Whether a descriptor that came from elsewhere is a file of this size which has no name by which
+/// others could reach it, and which belongs to this user or to root.
+pub(crate) fn is_unnamed_file(file: BorrowedFd<'_>, len: u64) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_nlink == 0
+            && (stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw())
+            && stat.st_mode & 0o077 == 0
+            && u64::try_from(stat.st_size) == Ok(len)
+    })
+}
+
+/// The same file for one who is only to read it: through this descriptor it cannot be truncated.
+pub(crate) fn read_only(file: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Fault::io("open"))
 }
 
 /// An eventfd: a doorbell that stays rung until it is quietened.
@@ -258,6 +308,18 @@ pub(crate) fn is_doorbell(bell: BorrowedFd<'_>) -> bool {
     nonblocking
         && rustix::fs::readlink(path, Vec::new())
             .is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventfd]")
+}
+
+/// A number that this boot of the kernel has and no other (random(4)); 0 if it cannot be read, and
+/// then no hole in a log is put down to lost power.
+pub(crate) fn boot() -> u64 {
+    let digits = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = digits
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(16)
+        .collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
 /// A number that no other log is likely to have; not a secret.
@@ -298,6 +360,8 @@ pub(crate) fn storage_fault(call: &'static str) -> impl Fn(Errno) -> Fault {
 
 /// `fdatasync(2)`, once: after a failure the pages count as clean and a second call would lie.
 pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
+    #[cfg(test)]
+    synced::note(file);
     loop {
         match rustix::fs::fdatasync(file) {
             Err(Errno::INTR) => {}
@@ -308,6 +372,8 @@ pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
 
 /// `fsync(2)`, for directories.
 pub(crate) fn sync_all(file: BorrowedFd<'_>) -> Result<(), Fault> {
+    #[cfg(test)]
+    synced::note(file);
     loop {
         match rustix::fs::fsync(file) {
             Err(Errno::INTR) => {}
@@ -332,6 +398,7 @@ pub(crate) fn read_at(file: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> Result
 
 /// Writes all of it.
 pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<(), Fault> {
+    check_file_size(at + bytes.len() as u64)?;
     let mut written = 0;
     while written < bytes.len() {
         match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {
@@ -341,4 +408,25 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Which files this thread has synced, for the test of lost power.
+#[cfg(test)]
+pub(crate) mod synced {
+    use std::cell::RefCell;
+    use std::os::fd::BorrowedFd;
+
+    thread_local! {
+        static INODES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(file: BorrowedFd<'_>) {
+        let inode = rustix::fs::fstat(file).expect("an open file").st_ino;
+        INODES.with_borrow_mut(|inodes| inodes.push(inode));
+    }
+
+    /// The inodes since the last call.
+    pub(crate) fn take() -> Vec<u64> {
+        INODES.take()
+    }
 }

@@ -275,16 +275,18 @@ fn deadlines_hold_and_a_small_buffer_loses_nothing() {
     );
 }
 
-/// A log of ten records in one segment, closed without a farewell as far as `bytes` goes.
+/// A log of ten records in one segment, 1 KiB in all, closed without a farewell as far as `bytes`
+/// goes.
 fn ten_records(scratch: &Scratch) -> (Vec<Vec<u8>>, Vec<u8>, usize) {
     let mut log = Log::open(scratch.log(), &small()).expect("a new log");
-    let written: Vec<_> = (1..=10).map(|n| vec![n as u8; n * 5]).collect();
+    let written: Vec<_> = (1..=10).map(|n| vec![n as u8; n * 15]).collect();
     for message in &written {
         log.append(message).expect("room");
     }
     // Read while the writer lives: there is no farewell yet.
     let bytes = fs::read(segment(&scratch.log(), 0)).expect("the segment");
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("records") + 1;
+    assert!(used > 1024, "{used}");
     drop(log);
     (written, bytes, used)
 }
@@ -332,21 +334,23 @@ fn no_flipped_bit_is_silent() {
     let scratch = Scratch::in_memory("flip");
     let (written, bytes, used) = ten_records(&scratch);
     let path = segment(&scratch.log(), 0);
-    let (mut refused, mut cut, mut harmless) = (0, 0, 0);
-    for bit in 0..used * 8 {
+    let (mut refused, mut cut) = (0, 0);
+    // Padding too: the last record is 16 + 150 bytes and 2 of padding.
+    for bit in 0..used.next_multiple_of(8) * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, &flipped).expect("a damaged segment");
         // A follower has no lock and repairs nothing: it reads up to the damage and says so.
         match Follower::open(scratch.log(), Start::Oldest, &small()) {
             Err(error) => assert_eq!(io_kind(error), Some(io::ErrorKind::InvalidData)),
-            Ok(_) => match read_all(&scratch.log(), Start::Oldest) {
-                (found, RecvError::Corrupt { .. }) => assert!(written.starts_with(&found)),
-                (found, end) => {
-                    assert!(found == written, "bit {bit} went unnoticed by a follower");
-                    assert!(matches!(end, RecvError::PeerDied), "{end:?}");
-                }
-            },
+            Ok(_) => {
+                let (found, end) = read_all(&scratch.log(), Start::Oldest);
+                assert!(
+                    written.starts_with(&found) && found.len() < written.len(),
+                    "bit {bit} went unnoticed by a follower"
+                );
+                assert!(matches!(end, RecvError::Corrupt { .. }), "{bit}: {end:?}");
+            }
         }
         match Log::open(scratch.log(), &small()) {
             Err(error) => {
@@ -358,28 +362,19 @@ fn no_flipped_bit_is_silent() {
                 refused += 1;
             }
             Ok(log) => {
-                let lost = log.recovery().cut;
+                assert!(log.recovery().cut > 0, "bit {bit} went unnoticed");
                 let (found, _) = read_all(&scratch.log(), Start::Oldest);
-                if lost > 0 {
-                    assert!(
-                        found == written[..9],
-                        "bit {bit} cost more than the last record"
-                    );
-                    cut += 1;
-                } else {
-                    // The padding behind a payload belongs to no record.
-                    assert!(found == written, "bit {bit} went unnoticed");
-                    harmless += 1;
-                }
+                assert!(
+                    found == written[..9],
+                    "bit {bit} cost more than the last record"
+                );
+                cut += 1;
             }
         }
     }
-    // The last record is 16 + 50 bytes; whatever is wrong with it, nothing valid follows.
-    assert_eq!(cut, 66 * 8);
-    assert!(
-        refused > 6 * cut && harmless < 10 * 7 * 8,
-        "{refused} {harmless}"
-    );
+    // Whatever is wrong with the last record, nothing valid follows.
+    assert_eq!(cut, 168 * 8);
+    assert!(refused > 5 * cut, "{refused}");
 }
 
 #[test]
@@ -391,24 +386,80 @@ fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
         .write(true)
         .open(&path)
         .expect("the segment");
-    // The third record: header 64, then 16 + 5 and 16 + 10 bytes rounded up, then its own 16.
-    file.write_all_at(b"?", 64 + 24 + 32 + 16).expect("damage");
+    // The third record: header 64, then 16 + 15 and 16 + 30 bytes rounded up, then its own 16.
+    let third = 64 + 32 + 48;
+    file.write_all_at(b"?", third + 16).expect("damage");
     let (found, end) = read_all(&scratch.log(), Start::Oldest);
     assert!(
         found == written[..2] && matches!(end, RecvError::Corrupt { .. }),
         "{end:?}"
     );
 
-    let strict = Log::open(scratch.log(), &small()).map_err(io_kind);
-    assert_eq!(strict.err(), Some(Some(io::ErrorKind::InvalidData)));
+    let strict = Log::open(scratch.log(), &small()).expect_err("damage");
+    let place = format!("byte {third} of segment {:016x}", 0);
+    let OpenError::Io { source, .. } = &strict else {
+        panic!("{strict:?}");
+    };
+    assert_eq!(source.kind(), io::ErrorKind::InvalidData);
+    assert!(source.to_string().contains(&place), "{source}");
+
     let mut log = Log::open(scratch.log(), &small().salvage(true)).expect("what is left");
-    assert!(log.recovery().cut > 0);
-    log.append(b"new").expect("room");
-    let (found, _) = read_all(&scratch.log(), Start::Oldest);
-    assert_eq!(
-        found,
-        [written[0].clone(), written[1].clone(), b"new".to_vec()]
-    );
+    assert_eq!((log.recovery().damaged, log.recovery().cut), (1, 0));
+    assert_eq!(log.append(b"new").expect("room"), 10);
+
+    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let mut buffer = [0; 256];
+    for _ in 0..2 {
+        follower.try_recv(&mut buffer).expect("before the damage");
+    }
+    for _ in 0..2 {
+        let damaged = follower.try_recv(&mut buffer);
+        assert!(
+            matches!(damaged, Err(RecvError::Corrupt { .. })),
+            "{damaged:?}"
+        );
+        assert_eq!(follower.position(), (0, third));
+    }
+    assert_eq!(follower.resynchronize().expect("a log"), Some(1));
+    for message in written[3..].iter().map(Vec::as_slice).chain([&b"new"[..]]) {
+        let len = follower.try_recv(&mut buffer).expect("behind the damage");
+        assert!(buffer[..len] == *message);
+    }
+    assert_eq!(follower.last_sequence(), Some(10));
+    assert!(matches!(
+        follower.try_recv(&mut buffer),
+        Err(RecvError::Empty)
+    ));
+    assert_eq!(follower.resynchronize().expect("a log"), None);
+    log.append(b"newer").expect("room");
+    assert_eq!(follower.try_recv(&mut buffer).expect("the next"), 5);
+}
+
+/// A mapping would raise SIGBUS here, and this process would be gone.
+#[test]
+fn a_segment_truncated_under_a_follower_is_corrupt() {
+    for len in [1000, 200, 64, 3, 0] {
+        let scratch = Scratch::new("truncated");
+        ten_records(&scratch);
+        let mut follower =
+            Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+        let file = OpenOptions::new()
+            .write(true)
+            .open(segment(&scratch.log(), 0))
+            .expect("the segment");
+        file.set_len(len).expect("a shorter file");
+        let mut buffer = [0; 256];
+        let ended = loop {
+            if let Err(error) = follower.try_recv(&mut buffer) {
+                break error;
+            }
+        };
+        assert!(
+            matches!(ended, RecvError::Corrupt { .. }),
+            "{len}: {ended:?}"
+        );
+        assert_eq!(follower.resynchronize().expect("a log"), None);
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_killed_writer_leaves_whole_records() {
     let scratch = Scratch::new("kill");
     let mut written = 0;
     let mut live = None;
-    for round in 0..40u64 {
+    for round in 0..120u64 {
         let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
         let writer = Process::new(append_for_ever, (scratch.log(), written, tx))
             .start()
@@ -311,7 +311,7 @@ fn parts_of_something_else_are_refused() {
         drop(sender);
     };
     refuse(&|parts| parts.data[0] ^= 3);
-    refuse(&|parts| parts.data.truncate(42));
+    refuse(&|parts| parts.data.truncate(41));
     refuse(&|parts| parts.data.push(0));
     refuse(&|parts| drop(parts.descriptors.pop()));
     // Another segment size than the file's, a position within the header, one that could wrap.

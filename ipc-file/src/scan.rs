@@ -1,0 +1,387 @@
+//! Reading the files of a log by pread(2): whoever truncates one of them under a reader makes a
+//! read short, where a mapping would raise SIGBUS.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::fence;
+
+use crate::cursor::Found;
+use crate::directory::Directory;
+use crate::record::{self, Kind, Mark};
+use crate::segment::Header;
+use crate::shape::{SEGMENT_HEADER, Shape};
+use crate::sys::{self, Fault};
+
+/// Bytes that are read in at once: few for a reader that keeps up, many for one that is behind.
+const LEAST: usize = 4 << 10;
+const MOST: usize = 64 << 10;
+
+const WORD: usize = 8;
+
+/// A piece of a segment, as it was when it was read.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Where in the file it begins.
+    start: usize,
+    filled: usize,
+    /// How much to read in next.
+    want: usize,
+}
+
+impl Window {
+    #[inline]
+    fn get(&self, at: usize, len: usize) -> Option<&[u8]> {
+        let from = at.checked_sub(self.start)?;
+        self.bytes[..self.filled].get(from..from.checked_add(len)?)
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> Option<u64> {
+        let bytes = self.get(at, WORD)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+}
+
+/// What stands at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// A record that verifies, its payload right behind its header.
+    Whole(Kind, usize),
+    /// The end of the log.
+    End,
+    /// The window does not hold so many bytes.
+    Short(usize),
+    Bad(&'static str),
+}
+
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) shape: Shape,
+    pub(crate) epoch: u64,
+    pub(crate) position: u64,
+    /// The sequence number of the next message.
+    pub(crate) seq: u64,
+    /// Whether the last record was the writer's farewell.
+    pub(crate) fin: bool,
+    /// The boot under which the record at the position was written, and the largest position that
+    /// anything read so far says was synced.
+    pub(crate) mark: Mark,
+    seed: u32,
+    directory: Directory,
+    file: OwnedFd,
+    window: Window,
+}
+
+impl Scan {
+    /// Begins with the first record of a segment.
+    pub(crate) fn new(directory: Directory, file: OwnedFd, header: &Header) -> Self {
+        Self {
+            shape: header.shape,
+            epoch: header.epoch,
+            position: header.number * header.shape.segment + SEGMENT_HEADER,
+            seq: header.base,
+            fin: false,
+            mark: header.mark,
+            seed: record::seed(header.epoch),
+            directory,
+            file,
+            window: Window::default(),
+        }
+    }
+
+    /// Begins anywhere in a log that `header` is of.
+    pub(crate) fn at(directory: &Directory, header: &Header, position: u64) -> Result<Self, Fault> {
+        let file = directory.open(header.shape.number(position), header.shape)?;
+        Ok(Self {
+            position,
+            ..Self::new(directory.try_clone()?, file, header)
+        })
+    }
+
+    /// Segment and offset in it of the next record.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        let shape = self.shape;
+        (shape.number(self.position), shape.within(self.position))
+    }
+
+    fn offset(&self) -> usize {
+        self.shape.within(self.position) as usize
+    }
+
+    /// Whether no record waits; reads one word.
+    pub(crate) fn is_idle(&self) -> Result<bool, Fault> {
+        if self
+            .window
+            .word(self.offset())
+            .is_some_and(|word| word != 0)
+        {
+            return Ok(false);
+        }
+        let mut word = [0u8; 8];
+        sys::read_at(self.file.as_fd(), &mut word, self.offset() as u64)?;
+        Ok(word == [0; 8])
+    }
+
+    /// Takes the next message.
+    #[inline]
+    pub(crate) fn next(&mut self, buffer: &mut [u8]) -> Result<Found, Fault> {
+        loop {
+            let Some((kind, len)) = self.load()? else {
+                return Ok(Found::Nothing);
+            };
+            let payload = self.payload(len);
+            match kind {
+                Kind::Data => {
+                    let Some(room) = buffer.get_mut(..len) else {
+                        return Ok(Found::Larger(len));
+                    };
+                    room.copy_from_slice(payload);
+                    self.pass(kind, len);
+                    return Ok(Found::Message(len));
+                }
+                Kind::Fin | Kind::Mark => self.pass(kind, len),
+                Kind::Skip => self.skip()?,
+            }
+        }
+    }
+
+    /// Reads to the end of the log or to the first damage, which it gives.
+    pub(crate) fn run(&mut self) -> Result<Option<&'static str>, Fault> {
+        loop {
+            let step = match self.load() {
+                Ok(Some((Kind::Skip, _))) => self.skip(),
+                Ok(Some((kind, len))) => {
+                    self.pass(kind, len);
+                    Ok(())
+                }
+                Ok(None) => return Ok(None),
+                Err(fault) => Err(fault),
+            };
+            match step {
+                Ok(()) => {}
+                Err(Fault::Corrupt(what)) => return Ok(Some(what)),
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    fn payload(&self, len: usize) -> &[u8] {
+        self.window
+            .get(self.offset() + record::HEADER, len)
+            .unwrap_or_default()
+    }
+
+    /// Moves behind the record that [`load`](Self::load) has found.
+    #[inline]
+    fn pass(&mut self, kind: Kind, len: usize) {
+        if kind == Kind::Mark
+            && let Ok(bytes) = self.payload(len).try_into()
+        {
+            self.learn(Mark::decode(bytes));
+        }
+        self.position += record::size(len) as u64;
+        self.seq += u64::from(kind == Kind::Data);
+        self.fin = kind == Kind::Fin;
+    }
+
+    fn learn(&mut self, mark: Mark) {
+        self.mark = Mark {
+            synced: self.mark.synced.max(mark.synced),
+            boot: mark.boot,
+        };
+    }
+
+    #[cold]
+    fn skip(&mut self) -> Result<(), Fault> {
+        let number = self.shape.number(self.position) + 1;
+        let header = self.header(number)?;
+        self.file = self.directory.open(number, self.shape)?;
+        self.window.filled = 0;
+        self.position = number * self.shape.segment + SEGMENT_HEADER;
+        self.learn(header.mark);
+        Ok(())
+    }
+
+    /// The header of a later segment, which must be one of this log.
+    fn header(&self, number: u64) -> Result<Header, Fault> {
+        let header = self.directory.header(number)?;
+        let fits = header.epoch == self.epoch
+            && header.shape == self.shape
+            && header.base >= self.seq
+            && header.mark.synced <= number * self.shape.segment;
+        if fits {
+            Ok(header)
+        } else {
+            Err(Fault::Corrupt("a segment belongs to another log"))
+        }
+    }
+
+    /// The record at the position, whole in the window and verified; `None` at the end of the log.
+    ///
+    /// A window is a copy that the kernel made in whatever order while the writer was storing. So
+    /// what looks like the end is believed only of a window read during this call, and damage
+    /// only if it is still there in a window read after the committing word had been seen: all
+    /// that the record consists of was stored before that word.
+    #[inline]
+    fn load(&mut self) -> Result<Option<(Kind, usize)>, Fault> {
+        let mut fresh = false;
+        let mut suspect = false;
+        loop {
+            let need = match self.examine(self.offset(), self.seq, 0) {
+                Seen::Whole(kind, len) => return Ok(Some((kind, len))),
+                Seen::End if fresh => {
+                    self.window.want = LEAST;
+                    return Ok(None);
+                }
+                Seen::Bad(what) if suspect => return Err(Fault::Corrupt(what)),
+                Seen::End => WORD,
+                Seen::Bad(_) => {
+                    suspect = true;
+                    WORD
+                }
+                Seen::Short(need) => {
+                    // The last window was used up: this reader is behind.
+                    self.window.want *= 2;
+                    need
+                }
+            };
+            self.fill(self.offset(), need)?;
+            if self.window.filled < need {
+                return Err(Fault::Corrupt("a segment was truncated"));
+            }
+            fresh = true;
+        }
+    }
+
+    /// What stands at `at`; a record of a number from `seq` on and less than `spread` beyond it.
+    #[inline]
+    fn examine(&self, at: usize, seq: u64, spread: u64) -> Seen {
+        let Some(word) = self.window.word(at) else {
+            return Seen::Short(WORD);
+        };
+        if word == 0 {
+            return Seen::End;
+        }
+        let Some((kind, len)) = record::split(word) else {
+            return Seen::Bad("a record of an unknown kind");
+        };
+        let proper = match kind {
+            Kind::Data => true,
+            Kind::Fin => len == 0,
+            Kind::Mark => len == Mark::LEN,
+            // A skip is its first word alone and says nothing without what it follows.
+            Kind::Skip if len == 0 && spread == 0 && record::verify(self.seed, seq, word, &[]) => {
+                return Seen::Whole(kind, len);
+            }
+            Kind::Skip => return Seen::Bad("a skip that does not match its checksum"),
+        };
+        let size = record::size(len);
+        if !proper || at + size > self.shape.segment as usize {
+            return Seen::Bad("a record longer than its segment");
+        }
+        let Some(bytes) = self.window.get(at, size) else {
+            return Seen::Short(size);
+        };
+        let found = self.window.word(at + 8).unwrap_or_default();
+        if found.wrapping_sub(seq) > spread {
+            return Seen::Bad("a record out of sequence");
+        }
+        let (payload, padding) = bytes[record::HEADER..].split_at(len);
+        if !record::verify(self.seed, found, word, payload) || padding.iter().any(|&b| b != 0) {
+            return Seen::Bad("a record that does not match its checksum");
+        }
+        Seen::Whole(kind, len)
+    }
+
+    /// Reads in `need` bytes at `at`, and more if there are so many.
+    fn fill(&mut self, at: usize, need: usize) -> Result<(), Fault> {
+        let window = &mut self.window;
+        window.want = window.want.clamp(LEAST, MOST);
+        let len = window.want.max(need).min(self.shape.segment as usize - at);
+        if window.bytes.len() < len {
+            window.bytes.resize(len, 0);
+        }
+        window.start = at;
+        window.filled = 0;
+        window.filled = sys::read_at(self.file.as_fd(), &mut window.bytes[..len], at as u64)?;
+        // After the loads of the kernel's copy, before those of the next one.
+        fence(Acquire);
+        Ok(())
+    }
+
+    /// Looks for the next record that verifies behind damage and goes on with it; how many messages
+    /// lie in between. `None` if there is none, and then the position is the same as before.
+    pub(crate) fn resynchronize(&mut self) -> Result<Option<u64>, Fault> {
+        let damaged = self.place().0;
+        if let Some(lost) = self.search(damaged, self.offset() + 8)? {
+            return Ok(Some(lost));
+        }
+        for number in self.directory.segments()? {
+            if number <= damaged {
+                continue;
+            }
+            // Where the header is damaged too, the records may be good.
+            match self.header(number) {
+                Ok(header) => self.learn(header.mark),
+                Err(Fault::Corrupt(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+            let Ok(file) = self.directory.open(number, self.shape) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut self.file, file);
+            self.window.filled = 0;
+            if let Some(lost) = self.search(number, SEGMENT_HEADER as usize)? {
+                return Ok(Some(lost));
+            }
+            self.file = before;
+            self.window.filled = 0;
+        }
+        Ok(None)
+    }
+
+    /// Looks in segment `number`, which is open, for a record at every multiple of 8 from `at` on.
+    fn search(&mut self, number: u64, mut at: usize) -> Result<Option<u64>, Fault> {
+        let segment = self.shape.segment;
+        let segments = 1 + number - self.shape.number(self.position);
+        let spread = segments.saturating_mul(segment / record::HEADER as u64);
+        while at + record::HEADER <= segment as usize {
+            match self.examine(at, self.seq, spread) {
+                Seen::Whole(..) => {
+                    let found = self.window.word(at + 8).unwrap_or(self.seq);
+                    let lost = found - self.seq;
+                    self.position = number * segment + at as u64;
+                    self.seq = found;
+                    return Ok(Some(lost));
+                }
+                Seen::Short(need) => {
+                    self.fill(at, need.max(MOST))?;
+                    if self.window.filled < need {
+                        at += 8;
+                    }
+                }
+                Seen::End | Seen::Bad(_) => at += 8,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Bytes from the position to the last one of its segment that is not zero.
+    pub(crate) fn occupied(&mut self) -> Result<u64, Fault> {
+        let start = self.offset();
+        let (mut at, mut last) = (start, start);
+        while at < self.shape.segment as usize {
+            self.fill(at, MOST)?;
+            let filled = &self.window.bytes[..self.window.filled];
+            if filled.is_empty() {
+                break;
+            }
+            if let Some(byte) = filled.iter().rposition(|&byte| byte != 0) {
+                last = at + byte + 1;
+            }
+            at += filled.len();
+        }
+        Ok((last - start) as u64)
+    }
+}
