@@ -37,6 +37,7 @@ pub use crate::peer::{Link, Solo};
 pub use crate::placement::Placement;
 pub use crate::processes::starts::{Starter, Starts};
 pub use crate::processes::tasks::{Pools, Tasks, WORKERS, task};
+pub use crate::rivals::std_streams::Exact;
 pub use crate::spec::{Side, Spec, Strategy, WINDOW, Workload};
 pub use crate::workload::{Port, Run, SideReport, check, each, stamp};
 

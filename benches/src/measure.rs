@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
@@ -8,10 +9,10 @@ use crate::implementation::Implementation;
 use crate::neighbours::Neighbours;
 use crate::pair::{Pair, Slice};
 use crate::placement::Placement;
-use crate::plan::{Group, floor_of};
+use crate::plan::{Group, floors_of};
 use crate::row::{Row, Status, figure, median};
 use crate::settings::Settings;
-use crate::spec::{Spec, WINDOW, Workload};
+use crate::spec::{Spec, Strategy, WINDOW, Workload};
 use crate::syscalls;
 use crate::workload::Run;
 
@@ -333,18 +334,31 @@ impl Contestant {
         }
     }
 
-    /// The median over the rounds of the ratio within a round.
+    /// The median over the rounds of the ratio within a round, to the floor that did best.
     fn ratio(&self, all: &[Self]) -> Option<(String, f64)> {
-        let floor = floor_of(&self.spec, all.iter().map(|c| &c.spec))?;
-        let floor = all.iter().find(|contestant| contestant.spec == *floor)?;
-        let figure = |slice| figure(slice, &self.spec).max(f64::MIN_POSITIVE);
-        let ratios = self
-            .slices
-            .iter()
-            .zip(&floor.slices)
-            .map(|(own, floor)| figure(own) / figure(floor))
-            .collect();
-        Some((floor.spec.implementation.clone(), median(ratios)?))
+        let figure = |slice: &Slice| figure(slice, &self.spec).max(f64::MIN_POSITIVE);
+        let middle = |floor: &&Self| median(floor.slices.iter().map(figure).collect());
+        let floors = all.iter().filter(|other| self.is_compared_with(other));
+        let best = floors.max_by(|a, b| {
+            let order = middle(a).partial_cmp(&middle(b)).unwrap_or(Ordering::Equal);
+            if self.spec.workload.is_timed_each() {
+                order.reverse()
+            } else {
+                order
+            }
+        })?;
+        let turns = self.slices.iter().zip(&best.slices);
+        let ratios = turns.map(|(own, floor)| figure(own) / figure(floor));
+        Some((best.spec.implementation.clone(), median(ratios.collect())?))
+    }
+
+    /// Among busy neighbours a row is compared with itself asleep.
+    fn is_compared_with(&self, other: &Self) -> bool {
+        if self.spec.placement == Placement::Busy {
+            return other.spec.implementation == self.spec.implementation
+                && other.spec.wait == Some(Strategy::Block);
+        }
+        floors_of(&self.spec).contains(&other.implementation.id)
     }
 
     /// The last pass, which uses up the pair: system calls per message.

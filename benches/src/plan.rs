@@ -196,48 +196,39 @@ fn says_something(shape: Shape, wait: Option<Strategy>) -> bool {
     }
 }
 
-/// What a row is compared with, among the rows of its group: the same exchange, waited for in the
-/// same way, in bare calls or bare memory.
-pub(crate) fn floor_of<'a>(
-    spec: &Spec,
-    mut group: impl Iterator<Item = &'a Spec>,
-) -> Option<&'a Spec> {
-    if spec.placement == Placement::Busy {
-        return group.find(|other| {
-            other.implementation == spec.implementation && other.wait == Some(Strategy::Block)
-        });
-    }
-    let name = floor_name(spec)?;
-    group.find(|other| other.implementation == name)
-}
-
-fn floor_name(spec: &Spec) -> Option<&'static str> {
-    let asleep = spec.workload == Workload::Throughput
-        || spec.placement == Placement::OneCore
-        || matches!(spec.wait, Some(Strategy::Block) | None);
-    let either = |floor, polled| Some(if asleep { floor } else { polled });
+/// The implementations that a row may be compared with: the same exchange, waited for in the same
+/// way, in bare calls or bare memory. Of two, with the one that was better.
+pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
+    let asleep =
+        spec.placement == Placement::OneCore || matches!(spec.wait, Some(Strategy::Block) | None);
+    let stream = spec.workload == Workload::Throughput;
+    // A sender and a receiver that both have something to do do not wait.
+    let either = |floors: &'static [&'static str; 2]| match (asleep, stream) {
+        (true, _) => &floors[..1],
+        (false, true) => &floors[..],
+        (false, false) => &floors[1..],
+    };
     match (&*spec.mechanism, spec.workload) {
         // Nothing bare does without a copy as a loan does.
-        _ if spec.implementation.ends_with(":loan") => None,
-        ("pipe", _) => either("floor:pipe", "floor:pipe-polled"),
-        ("socket", _) => either("floor:unix-stream", "floor:unix-stream-polled"),
-        ("mqueue", _) => either("floor:mqueue", "floor:mqueue-polled"),
-        ("signal", _) => either("floor:signal", "floor:signal-polled"),
-        ("shm", Workload::Rtt) => either("floor:futex", "floor:cache-line"),
-        ("shm", Workload::Throughput) if is_bulk(spec.size) => Some("floor:memcpy"),
-        ("shm", _) => Some("floor:ring"),
+        _ if spec.implementation.ends_with(":loan") => &[],
+        ("pipe", _) => either(&["floor:pipe", "floor:pipe-polled"]),
+        ("socket", _) => either(&["floor:unix-stream", "floor:unix-stream-polled"]),
+        ("mqueue", _) => either(&["floor:mqueue", "floor:mqueue-polled"]),
+        ("signal", _) => either(&["floor:signal", "floor:signal-polled"]),
+        ("shm", Workload::Rtt) => either(&["floor:futex", "floor:cache-line"]),
+        ("shm", Workload::Throughput) if is_bulk(spec.size) => &["floor:memcpy"],
+        ("shm", _) => &["floor:ring"],
         ("file", _) if is_durable(spec) && spec.implementation.ends_with(":batch") => {
-            Some("floor:file:durable:batch")
+            &["floor:file:durable:batch"]
         }
-        ("file", _) if is_durable(spec) => Some("floor:file:durable"),
+        ("file", _) if is_durable(spec) => &["floor:file:durable"],
         // A file has no blocking floor; a stream is compared with the polling one.
-        ("file", Workload::Throughput) => Some("floor:file"),
-        ("file", _) => (!asleep).then_some("floor:file"),
-        ("process", Workload::Start) if spec.implementation.ends_with(":zygote") => {
-            Some("floor:fork")
-        }
-        ("process", Workload::Start) => Some("floor:posix_spawn"),
-        _ => None,
+        ("file", _) if stream || !asleep => &["floor:file"],
+        ("process", Workload::Start) => match &*spec.implementation {
+            "floor:fork" | "ipc-process:zygote" | "rival:python-Process" => &["floor:fork"],
+            _ => &["floor:posix_spawn"],
+        },
+        _ => &[],
     }
 }
 
@@ -259,13 +250,17 @@ mod tests {
 
     #[test]
     fn a_floor_waits_as_its_row_does() {
-        let floor = |wait, workload| floor_name(&spec("ipc-pipe", "pipe", wait, workload));
-        assert_eq!(floor(Strategy::Block, Workload::Rtt), Some("floor:pipe"));
-        let polled = Some("floor:pipe-polled");
-        assert_eq!(floor(Strategy::Adaptive, Workload::Rtt), polled);
-        assert_eq!(floor(Strategy::Spin, Workload::Window), polled);
-        let stream = floor(Strategy::Adaptive, Workload::Throughput);
-        assert_eq!(stream, Some("floor:pipe"));
+        let floors = |wait, workload| floors_of(&spec("ipc-pipe", "pipe", wait, workload));
+        assert_eq!(floors(Strategy::Block, Workload::Rtt), ["floor:pipe"]);
+        assert_eq!(
+            floors(Strategy::Block, Workload::Throughput),
+            ["floor:pipe"]
+        );
+        let polled = ["floor:pipe-polled"];
+        assert_eq!(floors(Strategy::Adaptive, Workload::Rtt), polled);
+        assert_eq!(floors(Strategy::Spin, Workload::Window), polled);
+        let both = ["floor:pipe", "floor:pipe-polled"];
+        assert_eq!(floors(Strategy::Adaptive, Workload::Throughput), both);
     }
 
     #[test]
@@ -275,21 +270,11 @@ mod tests {
                 for &workload in implementation.workloads {
                     let Some(wait) = wait else { continue };
                     let spec = spec(implementation.id, implementation.mechanism, wait, workload);
-                    if let Some(floor) = floor_name(&spec) {
+                    for floor in floors_of(&spec) {
                         assert!(catalog::find(floor).is_some(), "{floor} is not measured");
                     }
                 }
             }
         }
-    }
-
-    #[test]
-    fn among_busy_neighbours_a_row_is_compared_with_its_own_sleep() {
-        let busy = |wait| Spec {
-            placement: Placement::Busy,
-            ..spec("ipc-pipe", "pipe", wait, Workload::Rtt)
-        };
-        let group = [busy(Strategy::Block), busy(Strategy::Adaptive)];
-        assert_eq!(floor_of(&group[1], group.iter()), Some(&group[0]));
     }
 }

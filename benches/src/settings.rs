@@ -60,7 +60,7 @@ impl Settings {
             measuring,
             placements: placements(quick),
             processes: env::var_os(PLACEMENTS).is_none(),
-            budget: Duration::from_secs(seconds.unwrap_or(if quick { 45 } else { 200 })),
+            budget: Duration::from_secs(seconds.unwrap_or(if quick { 48 } else { 200 })),
             filter: filter(&arguments),
         }
     }

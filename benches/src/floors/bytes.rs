@@ -83,8 +83,8 @@ impl<const SPIN: bool> Link for PipeLink<SPIN> {
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
-        let (output, _input) = pipe(spec.capacity()).ok()?;
-        depth_of(output, spec.size)
+        let (_output, input) = pipe(spec.capacity()).ok()?;
+        depth_of(input, spec.size)
     }
 }
 

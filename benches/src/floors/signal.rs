@@ -3,7 +3,7 @@ use std::io;
 
 use crate::control::Bundle;
 use crate::failure::{Failure, Outcome};
-use crate::floors::sys::{self, WordWaiter};
+use crate::floors::sys::{self, WordSender, WordWaiter};
 use crate::peer::Link;
 use crate::spec::{Side, Spec};
 use crate::workload::Port;
@@ -11,9 +11,9 @@ use crate::workload::Port;
 /// The word a real-time signal carries.
 const WORD: usize = 8;
 
-/// `sigqueue(3)` and `sigwaitinfo(2)`, or with `SPIN` `sigtimedwait(2)` without time.
+/// `rt_sigqueueinfo(2)` and `sigwaitinfo(2)`, or with `SPIN` `sigtimedwait(2)` without time.
 pub(crate) struct Words<const SPIN: bool> {
-    peer: i32,
+    sender: WordSender,
     waiter: WordWaiter,
 }
 
@@ -24,7 +24,7 @@ impl<const SPIN: bool> Port for Words<SPIN> {
         word.copy_from_slice(message);
         let word = u64::from_ne_bytes(word);
         loop {
-            match sys::queue_word(self.peer, word) {
+            match self.sender.send(word) {
                 // RLIMIT_SIGPENDING reached: there is nothing to wait on, the peer must run.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     std::thread::yield_now();
@@ -74,7 +74,7 @@ impl<const SPIN: bool> Link for SignalLink<SPIN> {
         let peer = bundle.data.try_into().map(i32::from_ne_bytes);
         let peer = peer.map_err(|_| Failure::Failed("the peer's id was lost".into()))?;
         Ok(Words {
-            peer,
+            sender: WordSender::new(peer),
             waiter: WordWaiter::new(),
         })
     }

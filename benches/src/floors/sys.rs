@@ -123,18 +123,59 @@ impl WordWaiter {
     }
 }
 
-/// `sigqueue(3)`: a signal with one word.
-#[inline]
-pub(crate) fn queue_word(process: i32, word: u64) -> io::Result<()> {
-    let value = libc::sigval {
-        sival_ptr: ptr::without_provenance_mut(word as usize),
-    };
-    // SAFETY: no memory is passed; the pointer-sized value is data and is never followed.
-    let sent = unsafe { libc::sigqueue(process, floor_signal(), value) };
-    if sent == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// Signals with one word each, to one process: `rt_sigqueueinfo(2)`. glibc's `sigqueue(3)` asks for
+/// the sender's pid and uid at each call, which a floor must not pay for.
+#[derive(Debug)]
+pub(crate) struct WordSender {
+    to: libc::pid_t,
+    info: SigInfo,
+}
+
+/// The part of `siginfo_t` that a queued signal has, as 64-bit Linux lays it out, and room for the
+/// rest.
+#[derive(Debug)]
+#[repr(C)]
+struct SigInfo {
+    signo: i32,
+    errno: i32,
+    code: i32,
+    gap: i32,
+    pid: libc::pid_t,
+    uid: libc::uid_t,
+    value: u64,
+    rest: [u64; 12],
+}
+
+const _: () = assert!(size_of::<SigInfo>() == size_of::<libc::siginfo_t>());
+
+impl WordSender {
+    pub(crate) fn new(to: libc::pid_t) -> Self {
+        let info = SigInfo {
+            signo: floor_signal(),
+            errno: 0,
+            code: libc::SI_QUEUE,
+            gap: 0,
+            pid: std::process::id().cast_signed(),
+            uid: rustix::process::getuid().as_raw(),
+            value: 0,
+            rest: [0; 12],
+        };
+        Self { to, info }
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, word: u64) -> io::Result<()> {
+        self.info.value = word;
+        let info = ptr::from_ref(&self.info);
+        // SAFETY: `info` points to as many initialised bytes as a siginfo_t has; the kernel reads
+        // them.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, self.to, self.info.signo, info) };
+        if sent == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 

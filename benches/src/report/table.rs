@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::machine::Machine;
@@ -44,7 +45,13 @@ fn render_block(machine: &Machine, block: &[&Row]) -> String {
     }
     text.push('\n');
     let mut remarks: Vec<String> = Vec::new();
+    let mut missing: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for row in block {
+        if row.status == Status::Unsupported {
+            let reason = row.reason.as_deref().unwrap_or_default();
+            missing.entry(reason).or_default().push(row.label());
+            continue;
+        }
         let mut line = format!("{:label$}", row.label());
         if row.status == Status::Ok {
             for column in &columns {
@@ -57,6 +64,10 @@ fn render_block(machine: &Machine, block: &[&Row]) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    for (reason, rows) in missing {
+        let line = format!("n/a ({reason}): {}", rows.join(", "));
+        let _ = writeln!(text, "{}", wrap(&line, WIDTH, 4));
     }
     for (number, remark) in remarks.iter().enumerate() {
         let line = format!("[{}] {remark}", number + 1);

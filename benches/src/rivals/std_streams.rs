@@ -10,10 +10,21 @@ use crate::workload::Port;
 
 /// `read_exact` and `write_all` of messages whose size both sides know.
 #[derive(Debug)]
-pub(crate) struct Exact<R, W> {
+pub struct Exact<R, W> {
     input: R,
     output: W,
     size: usize,
+}
+
+impl<R: Read, W: Write> Exact<R, W> {
+    /// Messages of `size` bytes that come by `input` and leave by `output`.
+    pub fn new(input: R, output: W, size: usize) -> Self {
+        Self {
+            input,
+            output,
+            size,
+        }
+    }
 }
 
 impl<R: Read, W: Write> Port for Exact<R, W> {
@@ -47,11 +58,7 @@ impl Link for StdPipe {
 
     fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let [input, output] = ends(bundle)?;
-        Ok(Exact {
-            input: input.into(),
-            output: output.into(),
-            size: spec.size,
-        })
+        Ok(Exact::new(input.into(), output.into(), spec.size))
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
@@ -75,11 +82,7 @@ impl Link for StdUnix {
     fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let [fd] = ends(bundle)?;
         let output = UnixStream::from(fd);
-        Ok(Exact {
-            input: output.try_clone()?,
-            output,
-            size: spec.size,
-        })
+        Ok(Exact::new(output.try_clone()?, output, spec.size))
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
