@@ -128,7 +128,7 @@ fn measure(criterion: &mut Criterion, group: Group, share: Share, settings: &Set
     }
     for contestant in &mut contestants {
         if lean {
-            contestant.wanted = settings.might_want(&contestant.spec.id());
+            contestant.wanted = settings.wants(&contestant.spec.id());
         } else {
             contestant.means(criterion, &group.name, share);
         }

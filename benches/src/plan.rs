@@ -140,10 +140,10 @@ fn group(
     // A floor alone is no comparison, but a row without its floor is none either.
     let wanted = contestants
         .iter()
-        .any(|(_, spec)| settings.might_want(&spec.id()));
+        .any(|(_, spec)| settings.wants(&spec.id()));
     let contestants: Vec<_> = contestants
         .into_iter()
-        .filter(|(i, spec)| wanted && (i.is_floor() || settings.might_want(&spec.id())))
+        .filter(|(i, spec)| wanted && (i.is_floor() || settings.wants(&spec.id())))
         .collect();
     let name = contestants.first()?.1.group();
     Some(Group { name, contestants })

@@ -1,6 +1,8 @@
 use std::env;
 use std::time::Duration;
 
+use regex::Regex;
+
 use crate::placement::Placement;
 
 /// What the command line and the environment ask for.
@@ -15,7 +17,7 @@ pub(crate) struct Settings {
     pub(crate) processes: bool,
     /// For the whole run, after the build.
     pub(crate) budget: Duration,
-    filter: Option<String>,
+    filter: Option<Regex>,
 }
 
 /// Options of criterion that take a value, which is then no filter.
@@ -61,18 +63,14 @@ impl Settings {
             placements: placements(quick),
             processes: env::var_os(PLACEMENTS).is_none(),
             budget: Duration::from_secs(seconds.unwrap_or(if quick { 48 } else { 200 })),
-            filter: filter(&arguments),
+            // Criterion refuses what is not a regular expression.
+            filter: filter(&arguments).and_then(|filter| Regex::new(&filter).ok()),
         }
     }
 
-    /// Whether criterion may want this row. It reads its filter as a regular expression; one that
-    /// is more than a word is left to it.
-    pub(crate) fn might_want(&self, id: &str) -> bool {
-        match &self.filter {
-            None => true,
-            Some(filter) if filter.contains(|c: char| r"\.+*?()|[]{}^$".contains(c)) => true,
-            Some(filter) => id.contains(filter.as_str()),
-        }
+    /// Whether criterion will want this row, whose filter is a regular expression.
+    pub(crate) fn wants(&self, id: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.is_match(id))
     }
 }
 
