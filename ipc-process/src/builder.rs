@@ -1,62 +1,46 @@
 use std::any::type_name;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use ipc_core::handoff::encode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::child;
-use crate::control::Control;
-use crate::spawn::{MARKER, Spawn, trampoline};
-use crate::{Process, StartError, Target, supervisor};
+use crate::orders::Settings;
+use crate::{Limits, Process, StartError, Stdio, Target, start};
 
-/// Where a standard stream of a new process leads.
-#[derive(Debug, Default)]
-pub enum Stdio {
-    /// To where this process's own leads.
+/// How a process is made. Both give the same process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StartMethod {
+    /// By executing the program's own image, at a cost that does not depend on the program's memory.
+    /// What stands before [`init`](crate::init) runs again.
     #[default]
-    Inherit,
-    /// Nowhere: `/dev/null`.
-    Null,
-    /// To this file, pipe or socket.
-    Fd(OwnedFd),
-}
-
-impl Stdio {
-    fn open(self) -> io::Result<Option<OwnedFd>> {
-        match self {
-            Self::Inherit => Ok(None),
-            Self::Null => {
-                let null = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open("/dev/null")?;
-                Ok(Some(null.into()))
-            }
-            Self::Fd(descriptor) => Ok(Some(descriptor)),
-        }
-    }
-}
-
-impl<T: Into<OwnedFd>> From<T> for Stdio {
-    fn from(descriptor: T) -> Self {
-        Self::Fd(descriptor.into())
-    }
+    Spawn,
+    /// By a fork server, which the first such start makes: a process of the program's own image
+    /// that entered `init`, has one thread, and keeps two forks of itself ready. Several times
+    /// faster: nothing is executed, and what stands before `init` has run once, in the server.
+    ///
+    /// The processes are children of the program, not of the server. Server and waiting forks end
+    /// with the program however it ends; one that died is replaced. So is the server after the
+    /// program has changed what a child inherits: its user, capabilities, limits, umask,
+    /// ignored signals or session. The niceness, the processors that it may use, its control
+    /// group and its namespaces are those that the program had at the first such start.
+    Zygote,
 }
 
 /// A process that does not exist yet: a function, its arguments and how to run it.
 #[must_use = "nothing exists until start()"]
 pub struct Unstarted<F, A> {
-    function: F,
-    arguments: A,
-    name: Option<String>,
-    daemon: bool,
-    environment: Vec<(OsString, OsString)>,
-    streams: [Stdio; 3],
+    pub(crate) function: F,
+    pub(crate) arguments: A,
+    pub(crate) name: Option<String>,
+    pub(crate) daemon: bool,
+    pub(crate) stoppable: bool,
+    pub(crate) method: StartMethod,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) streams: [Stdio; 3],
+    pub(crate) settings: Settings,
 }
 
 impl<F, A> Unstarted<F, A> {
@@ -66,13 +50,16 @@ impl<F, A> Unstarted<F, A> {
             arguments,
             name: None,
             daemon: false,
+            stoppable: false,
+            method: StartMethod::default(),
             environment: Vec::new(),
             streams: [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit],
+            settings: Settings::default(),
         }
     }
 
-    /// A name for people: that of the process's threads, of which `ps` shows 15 bytes. Default:
-    /// the name of the function.
+    /// A name for people, of which `ps` shows 15 bytes. Default: the name of the function. With
+    /// [`StartMethod::Spawn`] it is also that of the function's thread.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -82,6 +69,31 @@ impl<F, A> Unstarted<F, A> {
     /// no; the program then waits for it when it ends itself.
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
+        self
+    }
+
+    /// How it is made. Default: [`StartMethod::Spawn`].
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Its working directory; a relative one counts from ours. Default: ours.
+    pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
+        self.settings.directory = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// How much of the machine it may use. Default: as much as we may.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Whether it leads a process group of its own, which the terminal's Ctrl-C does not reach:
+    /// `setpgid(2)`. Default: no, it belongs to ours.
+    pub fn own_group(mut self, own: bool) -> Self {
+        self.settings.own_group = own;
         self
     }
 
@@ -126,54 +138,8 @@ impl<F, A> Unstarted<F, A> {
         F: Target<A>,
         A: Serialize + DeserializeOwned,
     {
-        if std::env::var_os(MARKER).is_some() {
-            return Err(StartError::BeforeInit);
-        }
-        let depth = child::depth_of_children()?;
-        let place =
-            trampoline::place_of::<F, A>(self.function).ok_or(StartError::NotInMainProgram)?;
-        let arguments = encode(&self.arguments).map_err(|error| StartError::Arguments {
-            reason: error.to_string(),
-        })?;
-        drop(self.arguments);
-
-        let name = self.name.unwrap_or_else(|| short_name(type_name::<F>()));
-        let [stdin, stdout, stderr] = self.streams.map(Stdio::open);
-        let open = |stream: io::Result<_>| stream.map_err(|e| StartError::io("open", e));
-        let streams = [open(stdin)?, open(stdout)?, open(stderr)?];
-        let overridden = |name: &OsString| self.environment.iter().any(|(other, _)| other == name);
-        let environment = std::env::vars_os()
-            .filter(|(name, _)| !overridden(name))
-            .chain(self.environment.iter().cloned());
-
-        let (ours, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
-        let spawn = Spawn::new(theirs.into(), environment, depth, streams, self.daemon)
-            .map_err(|e| StartError::io("fcntl", e))?;
-        let child = supervisor::start(spawn).map_err(|e| StartError::io("clone", e))?;
-        let start = child::Start {
-            place,
-            daemon: self.daemon,
-            name: &name,
-            arguments: &arguments.data,
-        };
-        match crate::handshake::run(&child, &ours, &start, arguments.descriptors) {
-            Ok(()) => Ok(Process::from_started(child, ours, name)),
-            Err(error) => {
-                crate::handshake::end(&child);
-                Err(error)
-            }
-        }
+        start::start(self)
     }
-}
-
-/// `mul` out of `my_program::maths::mul`.
-fn short_name(path: &str) -> String {
-    let plain = path.split('<').next().unwrap_or(path);
-    plain
-        .rsplit("::")
-        .find(|part| !part.starts_with('{'))
-        .unwrap_or(plain)
-        .to_owned()
 }
 
 impl<F, A> fmt::Debug for Unstarted<F, A> {

@@ -27,7 +27,7 @@ const HEADER: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Child: I am the program you started and I entered `init`.
+    /// Child: I am the program you started, entered `init`, and am as you want me.
     Hello = 1,
     /// Parent: run this with these arguments.
     Start = 2,
@@ -41,11 +41,19 @@ pub(crate) enum Kind {
     BadArguments = 6,
     /// Child: the result could not be written.
     BadResult = 7,
+    /// Child: I could not become what you want me to be.
+    Refused = 8,
+    /// Parent: be a fork server.
+    Serve = 9,
+    /// Parent to a fork server: one more process.
+    Fork = 10,
+    /// Fork server: here it is.
+    Forked = 11,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{BadArguments, BadResult, Descriptors, Hello, Panicked, Returned, Start};
+        use Kind::*;
         [
             Hello,
             Start,
@@ -54,6 +62,10 @@ impl Kind {
             Panicked,
             BadArguments,
             BadResult,
+            Refused,
+            Serve,
+            Fork,
+            Forked,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -165,8 +177,11 @@ impl Control {
     /// Receives the next frame if all of it is there: `Ok(None)` at the end of the other side,
     /// `WouldBlock` if there is nothing yet. `pending` keeps what came ahead of a frame.
     pub(crate) fn try_recv(&self, pending: &mut Vec<OwnedFd>) -> io::Result<Option<Frame>> {
-        let mut buffer = vec![0; HEADER + MAX_INLINE];
         loop {
+            let Some(length) = self.next_length()? else {
+                return Ok(None);
+            };
+            let mut buffer = vec![0; length.min(HEADER + MAX_INLINE)];
             let mut space =
                 [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -178,18 +193,13 @@ impl Control {
             );
             let received = match received {
                 Ok(received) => received,
-                Err(Errno::INTR) => continue,
-                // A side that ended with unread frames: nothing more will come.
-                Err(Errno::CONNRESET) => return Ok(None),
+                Err(Errno::INTR | Errno::CONNRESET) => continue,
                 Err(error) => return Err(error.into()),
             };
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                     pending.extend(descriptors);
                 }
-            }
-            if received.bytes == 0 {
-                return Ok(None);
             }
             if received
                 .flags
@@ -219,6 +229,21 @@ impl Control {
                 body,
                 descriptors,
             }));
+        }
+    }
+
+    /// How long the next packet is; `None` at the end.
+    fn next_length(&self) -> io::Result<Option<usize>> {
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        loop {
+            match rustix::net::recv(&self.socket, &mut [0_u8; 0], flags) {
+                Ok((_, 0)) => return Ok(None),
+                Ok((_, length)) => return Ok(Some(length)),
+                // CONNRESET: a side that ended with unread frames; it comes before what that side
+                // had sent itself, and once.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipc_core::Wait;
 use rustix::process::Signal;
 
+use crate::reap::Role;
 use crate::spawn::sys;
 use crate::supervisor;
 
@@ -21,9 +22,14 @@ pub(crate) fn register() {
 /// (`PR_SET_PDEATHSIG`).
 extern "C" fn end_children() {
     let children = supervisor::children();
-    let daemons = || children.iter().filter(|child| child.daemon);
+    let of_role = |role| children.iter().filter(move |child| child.role() == role);
+    let daemons = || of_role(Role::Daemon);
     for daemon in daemons() {
         let _ = daemon.signal(Signal::TERM);
+    }
+    for internal in of_role(Role::Internal) {
+        let _ = internal.signal(Signal::KILL);
+        let _ = internal.wait(Wait::at_most(GRACE));
     }
     let grace = Wait::at_most(GRACE);
     for daemon in daemons() {
@@ -32,7 +38,7 @@ extern "C" fn end_children() {
             let _ = daemon.wait(Wait::at_most(GRACE));
         }
     }
-    for child in children.iter().filter(|child| !child.daemon) {
+    for child in of_role(Role::Plain) {
         let _ = child.wait(Wait::Forever);
     }
 }

@@ -1,7 +1,7 @@
 //! From a child that exists to one that has its arguments. Every wait watches the child too.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use ipc_core::Wait;
@@ -9,8 +9,8 @@ use ipc_core::wait::{Interest, Polled, poll};
 use rustix::process::Signal;
 
 use crate::StartError;
-use crate::child::{self, Start};
 use crate::control::{Control, Frame, Kind};
+use crate::orders::Refusal;
 use crate::reap::Child;
 
 /// A child says hello first thing in `init`, a few milliseconds after execve. One that has not
@@ -23,75 +23,94 @@ const PATIENCE_WITH_STARVED: Duration = Duration::from_secs(20);
 /// Processor time in which any program has reached its first line.
 const STARVED_TICKS: u64 = 20;
 
+/// Gives a child its orders; `hello`: and waits until it has said that it is as it was to be.
 pub(crate) fn run(
     child: &Child,
     control: &Control,
-    start: &Start<'_>,
-    descriptors: Vec<OwnedFd>,
+    orders: Frame,
+    hello: bool,
 ) -> Result<(), StartError> {
-    let hello = wait_for_hello(child, control)?;
-    let own = child::identity().map_err(|error| StartError::io("stat", error))?;
-    if hello.kind != Kind::Hello || hello.body != own {
-        let other = io::Error::other("/proc/self/exe led to another program than this one");
-        return Err(StartError::io("execve", other));
-    }
-    let body = postcard::to_stdvec(start).map_err(|error| StartError::Arguments {
-        reason: error.to_string(),
-    })?;
-    let sent = control.send(
-        Frame {
-            kind: Kind::Start,
-            body,
-            descriptors,
-        },
-        || {
-            poll(
-                [
-                    (control.as_fd(), Interest::Write),
-                    (child.as_fd(), Interest::Read),
-                ],
-                Wait::Forever,
-            )?;
-            if child.has_ended() {
-                Err(io::ErrorKind::BrokenPipe.into())
-            } else {
-                Ok(())
-            }
-        },
-    );
+    let patience = Patience::new(child, control);
+    // Sent ahead of hello: they are there when the child asks for them.
+    let sent = control.send(orders, || match patience.wait(Interest::Write) {
+        Ok(()) if child.has_ended() => Err(io::ErrorKind::BrokenPipe.into()),
+        Ok(()) => Ok(()),
+        Err(StartError::Io { source, .. }) => Err(source),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    });
     match sent {
+        Ok(()) if hello => {
+            let frame = wait_for_hello(&patience)?;
+            match frame.kind {
+                Kind::Hello => Ok(()),
+                Kind::Refused => {
+                    let (call, error) = Refusal::read(&frame.body);
+                    Err(StartError::io(call, error))
+                }
+                Kind::BadArguments => Err(StartError::Arguments {
+                    reason: String::from_utf8_lossy(&frame.body).into_owned(),
+                }),
+                _ => Err(StartError::InitMissing),
+            }
+        }
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(died(child)),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(StartError::InitMissing),
         Err(error) => Err(StartError::io("sendmsg", error)),
     }
 }
 
-fn wait_for_hello(child: &Child, control: &Control) -> Result<Frame, StartError> {
+/// How long a child is waited for.
+struct Patience<'a> {
+    child: &'a Child,
+    control: &'a Control,
+    first: Wait,
+    last: Wait,
+}
+
+impl<'a> Patience<'a> {
+    fn new(child: &'a Child, control: &'a Control) -> Self {
+        Self {
+            child,
+            control,
+            first: Wait::at_most(PATIENCE),
+            last: Wait::at_most(PATIENCE_WITH_STARVED),
+        }
+    }
+
+    /// Sleeps until there is something to read, or room to write, or the child has ended.
+    fn wait(&self, interest: Interest) -> Result<(), StartError> {
+        let mut wait = self.first;
+        loop {
+            let both = [
+                (self.control.as_fd(), interest),
+                (self.child.as_fd(), Interest::Read),
+            ];
+            match poll(both, wait).map_err(|error| StartError::io("ppoll", error))? {
+                Polled::Ready => return Ok(()),
+                Polled::TimedOut if !self.last.is_over() && is_starved(self.child.pid) => {
+                    wait = Wait::at_most(Duration::from_millis(100));
+                }
+                Polled::TimedOut => return Err(StartError::InitMissing),
+            }
+        }
+    }
+}
+
+fn wait_for_hello(patience: &Patience<'_>) -> Result<Frame, StartError> {
     let mut pending = Vec::new();
-    let mut patience = Wait::at_most(PATIENCE);
-    let last = Wait::at_most(PATIENCE_WITH_STARVED);
     loop {
         // Asked before the socket is read: what it sent before its end is there by then.
-        let ended = child.has_ended();
-        match control.try_recv(&mut pending) {
+        let ended = patience.child.has_ended();
+        match patience.control.try_recv(&mut pending) {
             Ok(Some(frame)) => return Ok(frame),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(StartError::io("recvmsg", error));
             }
-            Ok(None) | Err(_) => return Err(died(child)),
+            Ok(None) | Err(_) => return Err(died(patience.child)),
         }
-        let both = [
-            (control.as_fd(), Interest::Read),
-            (child.as_fd(), Interest::Read),
-        ];
-        match poll(both, patience).map_err(|error| StartError::io("ppoll", error))? {
-            Polled::Ready => {}
-            Polled::TimedOut if !last.is_over() && is_starved(child.pid) => {
-                patience = Wait::at_most(Duration::from_millis(100));
-            }
-            Polled::TimedOut => return Err(StartError::InitMissing),
-        }
+        patience.wait(Interest::Read)?;
     }
 }
 

@@ -8,20 +8,31 @@ mod child;
 mod control;
 mod error;
 mod exit_hook;
+mod family;
 mod handshake;
+mod limits;
+mod orders;
 mod panic;
 mod process;
 mod reap;
+mod run;
 mod spawn;
+mod start;
+mod stdio;
 mod supervisor;
 mod target;
 pub mod zombie;
+mod zygote;
 
-pub use builder::{Stdio, Unstarted};
+pub use builder::{StartMethod, Unstarted};
 pub use child::init;
 pub use error::{JoinError, StartError};
+pub use family::{ActiveChild, ParentProcess, active_children, parent_process};
+pub use limits::Limits;
 pub use panic::RemotePanic;
 pub use process::Process;
+pub use run::{Context, Run};
+pub use stdio::Stdio;
 pub use target::Target;
 
 #[doc(hidden)]

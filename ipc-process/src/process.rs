@@ -14,12 +14,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::control::{Control, Frame, Kind};
+use crate::orders::Refusal;
 use crate::reap::Child;
-use crate::spawn::sys;
-use crate::{JoinError, RemotePanic, Target, Unstarted};
+use crate::spawn::signals;
+use crate::{JoinError, RemotePanic, Target, Unstarted, supervisor};
 
 /// How long the drop of a daemon waits for the kernel to carry out SIGKILL.
 const KILLED: Duration = Duration::from_millis(100);
+
+/// How long the result of a process is left where it is for the sake of a single wake.
+const ENDS_OF_ITSELF: Duration = Duration::from_millis(100);
 
 /// A process that runs, or ran, a function of this program which returns `R`.
 ///
@@ -84,7 +88,7 @@ impl<R> Process<R> {
     /// Whether it ends with this program.
     #[must_use]
     pub fn is_daemon(&self) -> bool {
-        self.child.daemon
+        self.child.is_daemon()
     }
 
     /// Whether it has not ended yet. A stopped process is alive.
@@ -135,7 +139,7 @@ impl<R> Process<R> {
     /// # Errors
     /// `InvalidInput` for a number that is no signal; EPERM if it has changed its user.
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        let signal = sys::signal_of_number(number).ok_or_else(|| {
+        let signal = signals::of_number(number).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{number} is not a signal"),
@@ -147,6 +151,13 @@ impl<R> Process<R> {
     /// Next frame that the process left or leaves; `None` once it can send no more.
     fn outcome(&self) -> io::Result<Option<Frame>> {
         let mut pending: Vec<OwnedFd> = Vec::new();
+        let _here = supervisor::leave_to_caller(&self.child);
+        // The frame lies in the socket when the process has ended, and one wake is enough for both.
+        // Only a process that finds no room for its frame does not end before we read.
+        poll(
+            [(self.as_fd(), Interest::Read)],
+            Wait::at_most(ENDS_OF_ITSELF),
+        )?;
         loop {
             // Asked before the socket is read: what it sent before its end is there by then.
             let ended = self.child.has_ended();
@@ -204,7 +215,11 @@ impl<R: DeserializeOwned> Process<R> {
             Kind::BadResult => Err(JoinError::Result {
                 reason: text(&body),
             }),
-            Kind::Hello | Kind::Start | Kind::Descriptors => Err(JoinError::Result {
+            Kind::Refused => {
+                let (call, error) = Refusal::read(&body);
+                Err(JoinError::io(call, error))
+            }
+            _ => Err(JoinError::Result {
                 reason: "a frame out of turn".to_owned(),
             }),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipc_core::Wait;
 use ipc_core::wait::{Interest, Polled, poll};
@@ -13,14 +13,35 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use crate::spawn::sys;
+use crate::supervisor;
+
+/// What a child is to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The program waits for it.
+    Plain,
+    /// It ends with the program.
+    Daemon,
+    /// A daemon that nobody started: a zygote, a process that it keeps ready.
+    Internal,
+}
+
+impl Role {
+    pub(crate) fn of_daemon(daemon: bool) -> Self {
+        if daemon { Self::Daemon } else { Self::Plain }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: u32,
-    pub(crate) daemon: bool,
+    pub(crate) key: u64,
     pidfd: OwnedFd,
+    known_as: Mutex<(Role, Arc<str>)>,
     /// How it ended, once it is reaped; the outer lock keeps two reapers apart.
     ended: Mutex<Option<Ended>>,
+    /// How many threads wait for it, and so relieve the supervisor of it.
+    pub(crate) waiting: Mutex<u32>,
 }
 
 /// `Err`: it ended, but somebody else took the status and the kernel does not keep it.
@@ -32,14 +53,39 @@ impl AsFd for Child {
     }
 }
 
+impl From<Child> for OwnedFd {
+    fn from(child: Child) -> Self {
+        child.pidfd
+    }
+}
+
 impl Child {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd, daemon: bool) -> Self {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, role: Role) -> Self {
         Self {
             pid: pid.unsigned_abs(),
-            daemon,
+            key: supervisor::next_key(),
             pidfd,
+            known_as: Mutex::new((role, Arc::from(""))),
             ended: Mutex::new(None),
+            waiting: Mutex::new(0),
         }
+    }
+
+    pub(crate) fn become_known_as(&self, role: Role, name: &str) {
+        *lock(&self.known_as) = (role, Arc::from(name));
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        lock(&self.known_as).0
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&lock(&self.known_as).1)
+    }
+
+    /// Whether it is to end with the program.
+    pub(crate) fn is_daemon(&self) -> bool {
+        self.role() != Role::Plain
     }
 
     /// Whether it has ended, reaped or not: it runs no more code and sends nothing more.
@@ -47,10 +93,15 @@ impl Child {
         poll([(self.pidfd.as_fd(), Interest::Read)], Wait::Never) == Ok(Polled::Ready)
     }
 
+    /// Whether it is reaped, or there is nothing to be reaped any more.
+    pub(crate) fn is_over(&self) -> bool {
+        lock(&self.ended).is_some()
+    }
+
     /// Reaps the child if it has ended. `Ok(None)` while it lives, and for a moment while a
     /// tracer or another wait holds it.
     pub(crate) fn try_reap(&self) -> io::Result<Option<ExitStatus>> {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = lock(&self.ended);
         if ended.is_none() {
             *ended = look(self.pidfd.as_fd())?;
         }
@@ -66,6 +117,11 @@ impl Child {
 
     /// Waits for the end and reaps. `Ok(None)` when the wait is over first.
     pub(crate) fn wait(&self, wait: Wait) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.try_reap()? {
+            return Ok(Some(status));
+        }
+        // While somebody waits here the supervisor need not be woken.
+        let _here = supervisor::leave_to_caller(self);
         loop {
             if let Some(status) = self.try_reap()? {
                 return Ok(Some(status));
@@ -93,6 +149,10 @@ impl Child {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn look(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {

@@ -1,6 +1,9 @@
 //! From a request to a running child that is held by a process descriptor.
 
+mod clone;
+mod fork;
 pub(crate) mod image;
+pub(crate) mod signals;
 pub(crate) mod sys;
 pub(crate) mod trampoline;
 
@@ -10,19 +13,27 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use rustix::io::Errno;
 
-/// Names the control socket and the starter to a process that has to run a function:
-/// descriptor, pid of the starter, depth.
+pub(crate) use clone::{spawn, spawn_second_level};
+pub(crate) use fork::{Forker, Parentage};
+
+/// Names the control socket to a process that has to run a function: descriptor, depth, and the
+/// process's own pid in [`PID_DIGITS`] digits.
 pub(crate) const MARKER: &str = "IPC_PROCESS_CONTROL";
+
+/// Room for any pid; it is filled in by the child itself, which alone knows it before execve.
+const PID_DIGITS: usize = 10;
 
 /// What the new process gets, in a form that needs no allocation once it is being made.
 #[derive(Debug)]
 pub(crate) struct Spawn {
-    pub(crate) argv: Vec<CString>,
-    pub(crate) envp: Vec<CString>,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+    /// `MARKER=control.depth.` without the digits of the pid.
+    marker: String,
     /// Never below 3, so that placing the standard streams cannot overwrite it.
-    pub(crate) control: OwnedFd,
+    control: OwnedFd,
     /// Standard input, output and error where they are not inherited; never below 3.
-    pub(crate) streams: [Option<OwnedFd>; 3],
+    streams: [Option<OwnedFd>; 3],
     pub(crate) dies_with_parent: bool,
 }
 
@@ -42,8 +53,7 @@ impl Spawn {
             stdout.map(above_standard).transpose()?,
             stderr.map(above_standard).transpose()?,
         ];
-        let marker = format!("{}.{}.{depth}", control.as_raw_fd(), std::process::id());
-        let mut envp = environment
+        let envp = environment
             .filter(|(name, _)| name != MARKER)
             .map(|(mut name, value)| {
                 name.push("=");
@@ -51,11 +61,11 @@ impl Spawn {
                 c_string(name)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        envp.push(c_string(format!("{MARKER}={marker}").into())?);
         let program = std::env::args_os().next().unwrap_or_default();
         Ok(Self {
             argv: vec![c_string(program)?],
             envp,
+            marker: format!("{MARKER}={}.{depth}.", control.as_raw_fd()),
             control,
             streams,
             dies_with_parent,

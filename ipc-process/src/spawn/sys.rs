@@ -1,207 +1,23 @@
-//! The system calls that have no safe form: clone(2) and execve(2) with what happens between
-//! them, pthread_sigmask(3), sigaction(2), ioctl_pidfs(2) PIDFD_GET_INFO, atexit(3).
-#![expect(
-    unsafe_code,
-    reason = "clone with a shared address space has no safe form"
-)]
+//! The remaining calls that have no safe form: ioctl_pidfs(2) PIDFD_GET_INFO, atexit(3), taking
+//! over a descriptor by its number.
+#![expect(unsafe_code, reason = "C interfaces")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::io::Errno;
-use rustix::process::Signal;
 
-use super::Spawn;
-
-/// execve and a dozen thin wrappers need a few hundred bytes; a page of room for each surprise.
-const STACK: usize = 64 * 1024;
-
-/// What the child reads and the one word that it writes, in the memory both share until execve.
-struct Request {
-    argv: *const *const c_char,
-    envp: *const *const c_char,
-    control: RawFd,
-    streams: [RawFd; 3],
-    parent: libc::pid_t,
-    dies_with_parent: bool,
-    error: AtomicI32,
-}
-
-/// Makes a child that runs this program's own image: clone(2) with `CLONE_VM | CLONE_VFORK`,
-/// so that its cost does not grow with our page tables, and `CLONE_PIDFD`, so that nothing can
-/// come between its birth and our holding it. Returns once it has called execve.
-///
-/// The calling thread must block all signals: a handler that ran in the child would run in our
-/// memory.
-pub(crate) fn spawn(spawn: &Spawn) -> Result<(i32, OwnedFd), Errno> {
-    let argv = pointers(&spawn.argv);
-    let envp = pointers(&spawn.envp);
-    let raw = |stream: &Option<OwnedFd>| stream.as_ref().map_or(-1, |fd| fd.as_raw_fd());
-    let request = Request {
-        argv: argv.as_ptr(),
-        envp: envp.as_ptr(),
-        control: spawn.control.as_raw_fd(),
-        streams: [
-            raw(&spawn.streams[0]),
-            raw(&spawn.streams[1]),
-            raw(&spawn.streams[2]),
-        ],
-        parent: rustix::process::getpid().as_raw_nonzero().get(),
-        dies_with_parent: spawn.dies_with_parent,
-        error: AtomicI32::new(0),
-    };
-    let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
-    let mut pidfd: RawFd = -1;
-
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let top = stack.as_mut_ptr_range().end;
-    // SAFETY: `run_child` only makes async-signal-safe calls and ends in execve or _exit; with
-    // CLONE_VFORK this thread sleeps until then, so that stack, request, argv and envp outlive
-    // their use, and the stack is its own, grows down from `top` and is aligned to 16.
-    let pid = unsafe {
-        libc::clone(
-            run_child,
-            top.cast(),
-            flags,
-            ptr::from_ref(&request).cast_mut().cast::<c_void>(),
-            &raw mut pidfd,
-        )
-    };
-    if pid == -1 {
-        return Err(last_errno());
-    }
-    // SAFETY: clone succeeded with CLONE_PIDFD and so stored a new descriptor that nobody owns.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    match request.error.load(Ordering::Relaxed) {
-        0 => Ok((pid, pidfd)),
-        error => {
-            crate::reap::forget(&pidfd);
-            Err(Errno::from_raw_os_error(error))
-        }
-    }
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|s| s.as_ptr())
-        .chain([ptr::null()])
-        .collect()
-}
-
-fn last_errno() -> Errno {
+pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// The child between clone and execve: shares our memory, has its own descriptor table and
-/// signal handlers. No allocation, no lock, no panic.
-extern "C" fn run_child(request: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes a Request that lives until this child has called execve or _exit.
-    let request = unsafe { &*request.cast::<Request>() };
-    let Err(error) = prepare_and_exec(request);
-    // Ordering: the parent reads after the kernel has woken it, which orders everything.
-    request.error.store(error.raw_os_error(), Ordering::Relaxed);
-    // SAFETY: _exit runs no handlers and unwinds nothing of the parent's.
-    unsafe { libc::_exit(127) }
-}
-
-fn prepare_and_exec(request: &Request) -> Result<std::convert::Infallible, Errno> {
-    if request.dies_with_parent {
-        // Survives execve. The thread that it is tied to is the supervisor, which never ends.
-        // SAFETY: sets an attribute of this process.
-        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
-        // SAFETY: getppid cannot fail.
-        if unsafe { libc::getppid() } != request.parent {
-            // The parent died before the attribute was set: nobody would send the signal.
-            return Err(Errno::SRCH);
-        }
-    }
-    default_signals();
-    for (target, &stream) in (0..).zip(&request.streams) {
-        if stream >= 0 {
-            // SAFETY: both are plain numbers; dup2 clears close-on-exec on the target.
-            check(unsafe { libc::dup2(stream, target) })?;
-        }
-    }
-    // SAFETY: changes a flag of this process's own descriptors.
-    let closed = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if closed == -1 {
-        return Err(last_errno());
-    }
-    // SAFETY: clears close-on-exec on the one descriptor that crosses execve.
-    check(unsafe { libc::fcntl(request.control, libc::F_SETFD, 0) })?;
-    // SAFETY: argv and envp are null-terminated arrays of C strings, alive in the parent.
-    unsafe { libc::execve(c"/proc/self/exe".as_ptr(), request.argv, request.envp) };
-    Err(last_errno())
-}
-
-fn check(result: c_int) -> Result<(), Errno> {
+pub(super) fn check(result: c_int) -> Result<(), Errno> {
     if result == -1 {
         Err(last_errno())
     } else {
         Ok(())
     }
-}
-
-/// Handlers back to the default before signals are let through, since they would run in the
-/// parent's memory; ignored SIGCHLD and SIGPIPE too, since execve would keep them ignored and
-/// the new process is to start like any other. The mask is kept by execve: it must be empty.
-fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: reads the disposition into memory of the right type; numbers that libc keeps
-        // for itself are refused with EINVAL.
-        if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } == -1 {
-            continue;
-        }
-        // SAFETY: sigaction filled it in; all zeroes are valid besides.
-        let mut action = unsafe { action.assume_init() };
-        let ignored = action.sa_sigaction == libc::SIG_IGN;
-        let keep = ignored && signal != libc::SIGCHLD && signal != libc::SIGPIPE;
-        if action.sa_sigaction == libc::SIG_DFL || keep {
-            continue;
-        }
-        action.sa_sigaction = libc::SIG_DFL;
-        action.sa_flags = 0;
-        // SAFETY: SIG_DFL is a valid disposition; without CLONE_SIGHAND it is this process's own.
-        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    }
-    allow_signals();
-}
-
-/// Lets no signal be delivered to this thread.
-pub(crate) fn block_signals() {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: initialises the set.
-    unsafe { libc::sigfillset(set.as_mut_ptr()) };
-    // SAFETY: the set is initialised; the mask is this thread's own.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
-}
-
-/// Lets every signal be delivered to this thread.
-pub(crate) fn allow_signals() {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: initialises the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set is initialised; the mask is this thread's own.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
-}
-
-/// Does what Rust's start-up does before `main`: a write to a closed pipe is an error, not the
-/// end of the process. Only for processes that run a function from before `main`.
-pub(crate) fn ignore_broken_pipes() {
-    // SAFETY: SIG_IGN is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Takes the descriptor that the marker names, if it is open and a Unix sequenced-packet socket.
@@ -228,23 +44,15 @@ pub(crate) fn adopt_control(raw: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Removes a variable from the environment.
-pub(crate) fn remove_variable(name: &str) {
-    // SAFETY: called once, from before `main` or its first line, where the program has no other
-    // thread yet; `init` asks for that.
-    unsafe { std::env::remove_var(name) };
-}
-
-/// The signal of this number, unless there is none or libc keeps it for itself.
-pub(crate) fn signal_of_number(number: i32) -> Option<Signal> {
-    let real_time = || {
-        // SAFETY: numbers in this range are signals that libc leaves to programs.
-        let signal = || unsafe { Signal::from_raw_unchecked(number) };
-        (libc::SIGRTMIN()..=libc::SIGRTMAX())
-            .contains(&number)
-            .then(signal)
-    };
-    Signal::from_named_raw(number).or_else(real_time)
+/// Sets a variable of the environment, or removes it.
+pub(crate) fn set_variable(name: &OsStr, value: Option<&OsStr>) {
+    match value {
+        // SAFETY: called only from before `main` or its first line, where `init` asks for there
+        // to be no other thread, and before the function runs.
+        Some(value) => unsafe { std::env::set_var(name, value) },
+        // SAFETY: as above.
+        None => unsafe { std::env::remove_var(name) },
+    }
 }
 
 /// The wait status of a process that somebody else reaped, from Linux 6.15 on: ioctl_pidfs(2).
@@ -259,24 +67,24 @@ pub(crate) fn exit_status_after_reaping(pidfd: BorrowedFd<'_>) -> Result<Option<
     Ok(known.then_some(info.exit_code))
 }
 
-/// What becomes of the children of this process when they end.
-pub(crate) struct ChildDisposition(libc::sigaction);
-
-/// Has the kernel discard children that end: `SA_NOCLDWAIT`, sigaction(2). Gives what was before.
-pub(crate) fn discard_children() -> Result<ChildDisposition, Errno> {
-    // SAFETY: all zeroes are a valid sigaction: the default disposition and an empty mask.
-    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    action.sa_flags = libc::SA_NOCLDWAIT;
-    let mut previous = action;
-    // SAFETY: both are valid for the call; the default disposition runs no code.
-    check(unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, &raw mut previous) })?;
-    Ok(ChildDisposition(previous))
+/// Has the kernel kill this process when the other end of the socket closes, whoever this process
+/// is by then: fcntl(2) F_SETSIG. Anything that arrives would kill it too.
+pub(crate) fn die_at_hang_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    // <asm-generic/fcntl.h>; libc does not name it.
+    const F_SETSIG: c_int = 10;
+    let fcntl = |command, argument: c_int| {
+        // SAFETY: each of the commands takes a number.
+        check(unsafe { libc::fcntl(socket.as_raw_fd(), command, argument) })
+    };
+    fcntl(libc::F_SETOWN, rustix::process::getpid().as_raw_pid())?;
+    fcntl(F_SETSIG, libc::SIGKILL)?;
+    fcntl(libc::F_SETFL, libc::O_ASYNC)
 }
 
-/// Undoes [`discard_children`].
-pub(crate) fn restore_children(previous: &ChildDisposition) {
-    // SAFETY: it was the disposition of this process before, and so is valid. It cannot fail.
-    unsafe { libc::sigaction(libc::SIGCHLD, &raw const previous.0, ptr::null_mut()) };
+/// Undoes [`die_at_hang_up`].
+pub(crate) fn survive_hang_up(socket: BorrowedFd<'_>) {
+    // SAFETY: the command takes a number. The socket has no other flags.
+    unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, 0) };
 }
 
 /// Runs `hook` when the program returns from `main` or calls `exit`.

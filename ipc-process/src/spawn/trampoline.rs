@@ -5,6 +5,8 @@
     reason = "a function is found again by its place in the image"
 )]
 
+use std::sync::OnceLock;
+
 use ipc_core::Parts;
 use ipc_core::handoff::{decode, encode};
 use serde::de::DeserializeOwned;
@@ -47,6 +49,16 @@ fn conjure<F: Copy>() -> F {
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
+fn image() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(Image::of_main_program)
+}
+
+/// Asks the loader, so that the forks of this process need not.
+pub(crate) fn look_up_image() {
+    image();
+}
+
 /// Where the trampoline of this function lies in the main program; `None` if it lies elsewhere.
 pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned>(_: F) -> Option<u64> {
     const {
@@ -55,12 +67,12 @@ pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned>(_: F) -> Option<u64> {
             "a process function must not capture anything"
         );
     }
-    Image::of_main_program().offset_of(trampoline::<F, A> as Trampoline as usize)
+    image().offset_of(trampoline::<F, A> as Trampoline as usize)
 }
 
 /// The trampoline at a place that [`place_of`] gave in a process with the same image.
 pub(crate) fn at_place(offset: u64) -> Option<Trampoline> {
-    let address = Image::of_main_program().address_of(offset)?;
+    let address = image().address_of(offset)?;
     // SAFETY: the place came over the private socket from the process that started this one by
     // executing its own image, which the caller has compared; there it was the place of a
     // function of exactly this type. It lies in this image's code, as just seen.

@@ -1,0 +1,194 @@
+//! The life of a process that was started to run a function: orders, function, result, exit.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Parts, Wait};
+
+use rustix::process::Signal;
+
+use super::settle::settle;
+use crate::control::{Control, Frame, Kind};
+use crate::orders::Start;
+use crate::spawn::trampoline::{self, Called, Trampoline};
+use crate::spawn::{signals, sys};
+use crate::zygote;
+use crate::{family, panic};
+
+/// As after a panic in `main`.
+const EXIT_PANICKED: i32 = 101;
+/// The starter is gone, or did not keep to the protocol.
+pub(super) const EXIT_UNUSED: i32 = 102;
+
+/// Same stack as a main thread has by default.
+const STACK: usize = 8 << 20;
+
+/// Where the function runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thread {
+    /// In a thread of its own, because before `main` there is neither a name nor a guarded stack.
+    New,
+    /// In the one that there is.
+    This,
+}
+
+/// Waits for orders and carries them out.
+pub(crate) fn serve(control: Control, thread: Thread) -> ! {
+    // Threads of ours take no signals: those go to the function's thread, with the mask and the
+    // dispositions that it makes, as they would in its own program.
+    signals::block_all();
+    let frame = match receive(&control) {
+        Ok(Some(frame)) => frame,
+        Ok(None) => std::process::exit(EXIT_UNUSED),
+        Err(error) => {
+            let reason = error.to_string().into_bytes();
+            send(&control, Frame::new(Kind::BadArguments, reason));
+            std::process::exit(EXIT_UNUSED)
+        }
+    };
+    match frame.kind {
+        Kind::Start => carry_out(control, frame, thread),
+        Kind::Serve if same_image(&frame.body) => zygote::serve(control),
+        _ => std::process::exit(EXIT_UNUSED),
+    }
+}
+
+fn same_image(identity: &[u8]) -> bool {
+    super::identity().is_ok_and(|own| own == identity)
+}
+
+fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {
+    let Frame {
+        body,
+        mut descriptors,
+        ..
+    } = frame;
+    let Ok(start) = postcard::from_bytes::<Start<'_>>(&body) else {
+        std::process::exit(EXIT_UNUSED)
+    };
+    if !start.identity.is_none_or(same_image) {
+        // Without hello the starter knows.
+        std::process::exit(EXIT_UNUSED)
+    }
+    let Some(function) = trampoline::at_place(start.place) else {
+        std::process::exit(EXIT_UNUSED)
+    };
+    if let Err(refusal) = settle(&start, &mut descriptors) {
+        send(&control, Frame::new(Kind::Refused, refusal.to_bytes()));
+        std::process::exit(EXIT_UNUSED)
+    }
+    if start.wants_hello() {
+        send(&control, Frame::new(Kind::Hello, Vec::new()));
+    }
+    family::set_parent(start.parent);
+    sys::set_thread_name(start.name);
+    let control = Arc::new(control);
+    if start.daemon {
+        end_with(&control);
+    }
+    let parts = Parts {
+        descriptors,
+        data: start.arguments.to_vec(),
+    };
+    let name: String = start.name.chars().filter(|&c| c != '\0').collect();
+    let stoppable = start.stoppable;
+    let run = move || {
+        if stoppable {
+            signals::allow_all_but(Signal::TERM);
+        } else {
+            signals::allow_all();
+        }
+        run(&control, function, parts)
+    };
+    let code = match thread {
+        Thread::This => run(),
+        Thread::New => std::thread::Builder::new()
+            .name(name)
+            .stack_size(STACK)
+            .spawn(run)
+            .map_or(EXIT_UNUSED, |thread| thread.join().unwrap_or(EXIT_PANICKED)),
+    };
+    std::process::exit(code)
+}
+
+/// Runs the function and sends what came of it; gives the exit code.
+fn run(control: &Arc<Control>, function: Trampoline, parts: Parts) -> i32 {
+    let abort = Arc::clone(control);
+    panic::watch_this_thread(move |panic| send(&abort, panicked(&panic)));
+    let (frame, code) = match catch_unwind(AssertUnwindSafe(|| function(parts))) {
+        Ok(Called::Returned(Parts { descriptors, data })) => (
+            Frame {
+                kind: Kind::Returned,
+                body: data,
+                descriptors,
+            },
+            0,
+        ),
+        Ok(Called::BadArguments(reason)) => (
+            Frame::new(Kind::BadArguments, reason.into_bytes()),
+            EXIT_UNUSED,
+        ),
+        Ok(Called::BadResult(reason)) => (
+            Frame::new(Kind::BadResult, reason.into_bytes()),
+            EXIT_UNUSED,
+        ),
+        Err(_) => (panicked(&panic::take_last()), EXIT_PANICKED),
+    };
+    send(control, frame);
+    code
+}
+
+/// The next frame; `None` once the starter is gone.
+pub(crate) fn receive(control: &Control) -> io::Result<Option<Frame>> {
+    let mut pending: Vec<OwnedFd> = Vec::new();
+    loop {
+        match control.try_recv(&mut pending) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll([(control.as_fd(), Interest::Read)], Wait::Forever)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn panicked(panic: &crate::RemotePanic) -> Frame {
+    Frame::new(
+        Kind::Panicked,
+        postcard::to_stdvec(panic).unwrap_or_default(),
+    )
+}
+
+fn send(control: &Control, frame: Frame) {
+    let kind = frame.kind;
+    match control.send(frame, || room(control)) {
+        Ok(()) => {}
+        // Nobody wants to know.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) if kind == Kind::Returned => {
+            let reason = Frame::new(Kind::BadResult, error.to_string().into_bytes());
+            let _ = control.send(reason, || room(control));
+        }
+        Err(_) => {}
+    }
+}
+
+fn room(control: &Control) -> io::Result<()> {
+    // The reader's making room is an event too, and must not be taken for its end.
+    sys::survive_hang_up(control.as_fd());
+    poll([(control.as_fd(), Interest::Write)], Wait::Forever)?;
+    Ok(())
+}
+
+/// Ends this process with its starter, also where `PR_SET_PDEATHSIG` was lost, as it is when this
+/// process changes its user. Without it there is still the kernel's signal.
+fn end_with(control: &Control) {
+    // Nothing comes on this socket any more but the end.
+    let _ = sys::die_at_hang_up(control.as_fd());
+    let hung_up = poll([(control.as_fd(), Interest::HangUp)], Wait::Never);
+    if hung_up == Ok(Polled::Ready) {
+        std::process::exit(EXIT_UNUSED)
+    }
+}

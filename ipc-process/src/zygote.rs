@@ -1,0 +1,245 @@
+//! The fork server of a program: a process of its own image that entered `init` and stayed there,
+//! with one thread. It keeps a few forks of itself ready, children of the program as any other,
+//! each waiting at its control socket for orders. So a start costs one message; the server makes
+//! the next fork while the process runs.
+
+mod alike;
+mod server;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipc_core::Wait;
+use ipc_core::wait::{Interest, Polled, poll};
+use rustix::process::{Pid, Signal};
+
+use crate::control::{Control, Frame, Kind};
+use crate::orders::Refusal;
+use crate::reap::{Child, Role};
+use crate::spawn::Spawn;
+use crate::stdio::Stdio;
+use crate::{StartError, child, handshake, supervisor};
+use alike::Alike;
+pub(crate) use server::serve;
+
+/// One for the next start, one to be made meanwhile.
+const READY: usize = 2;
+
+/// A fork takes a fraction of a millisecond. A server that has not made one by now is stopped, or
+/// the machine is not to be worked with.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process that waits for orders.
+pub(crate) struct Spare {
+    pub(crate) child: Arc<Child>,
+    pub(crate) control: Control,
+    /// The program's environment, if it is another one than that of the process.
+    pub(crate) environment: Option<Vec<(OsString, OsString)>>,
+}
+
+struct Zygote {
+    process: Arc<Child>,
+    control: Control,
+    alike: Alike,
+    environment: Vec<(OsString, OsString)>,
+    ready: VecDeque<(Arc<Child>, Control)>,
+    /// How many are asked for and not ready yet.
+    asked: usize,
+}
+
+static ZYGOTE: Mutex<Option<Zygote>> = Mutex::new(None);
+
+fn lock() -> MutexGuard<'static, Option<Zygote>> {
+    ZYGOTE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process that waits for orders. Starts the server if there is none, if it died, or if the
+/// program has become another one since.
+pub(crate) fn take() -> Result<Spare, StartError> {
+    let mut slot = lock();
+    let mut zygote = match slot.take() {
+        Some(running) if running.is_of_use()? => running,
+        other => {
+            if let Some(old) = other {
+                old.end();
+            }
+            Zygote::launch()?
+        }
+    };
+    let taken = zygote.take_ready();
+    if taken.is_ok() || zygote.lives() {
+        *slot = Some(zygote);
+    } else {
+        zygote.end();
+    }
+    taken
+}
+
+/// Asks for the successor of a process that was taken, once that has its orders: whichever is
+/// woken first gets the processor that is free.
+pub(crate) fn refill() {
+    if let Some(zygote) = &mut *lock() {
+        // The next start finds out.
+        let _ = zygote.ask();
+    }
+}
+
+/// Moves a process that waited into the group that this one belongs to: setpgid(2).
+pub(crate) fn join_group(child: &Child) -> rustix::io::Result<()> {
+    let group = rustix::process::getpgrp();
+    rustix::process::setpgid(Pid::from_raw(child.pid.cast_signed()), Some(group))
+}
+
+impl Zygote {
+    fn launch() -> Result<Self, StartError> {
+        let depth = child::depth_of_children()?;
+        let (control, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
+        let null = || Stdio::Null.open().map_err(|e| StartError::io("open", e));
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let alike = Alike::now().map_err(|e| StartError::io("read", e))?;
+        let spawn = Spawn::new(
+            theirs.into(),
+            environment.iter().cloned(),
+            depth,
+            [null()?, null()?, null()?],
+            true,
+        )
+        .map_err(|e| StartError::io("fcntl", e))?;
+        let process =
+            supervisor::start(spawn, Role::Internal).map_err(|e| StartError::io("clone", e))?;
+        let identity = child::identity().map_err(|e| StartError::io("stat", e))?;
+        let serve = Frame::new(Kind::Serve, identity.to_vec());
+        if let Err(error) = handshake::run(&process, &control, serve, true) {
+            handshake::end(&process);
+            return Err(error);
+        }
+        let mut zygote = Self {
+            process,
+            control,
+            alike,
+            environment,
+            ready: VecDeque::new(),
+            asked: 0,
+        };
+        zygote.ask().map_err(|e| StartError::io("sendmsg", e))?;
+        Ok(zygote)
+    }
+
+    fn lives(&self) -> bool {
+        !self.process.has_ended()
+    }
+
+    /// Whether it lives, is ours and not that of a program that we are a fork(2) of, and its forks
+    /// are what children of this program would be.
+    fn is_of_use(&self) -> Result<bool, StartError> {
+        if self.alike.owner() != std::process::id() || !self.lives() {
+            return Ok(false);
+        }
+        self.alike
+            .still()
+            .map_err(|error| StartError::io("read", error))
+    }
+
+    /// Leaves nothing of it, nor of the processes that waited.
+    fn end(mut self) {
+        if self.alike.owner() != std::process::id() {
+            return;
+        }
+        let _ = self.process.signal(Signal::KILL);
+        let _ = self.process.wait(Wait::at_most(PATIENCE));
+        // Those that it told of before it died.
+        while self.asked > 0 && self.receive().is_ok() {}
+        for (child, _) in &self.ready {
+            let _ = child.signal(Signal::KILL);
+        }
+        supervisor::keep_unknown_children();
+    }
+
+    /// Asks for as many as are missing.
+    fn ask(&mut self) -> io::Result<()> {
+        while self.ready.len() + self.asked < READY {
+            self.control.send(Frame::new(Kind::Fork, Vec::new()), || {
+                Err(io::ErrorKind::WouldBlock.into())
+            })?;
+            self.asked += 1;
+        }
+        Ok(())
+    }
+
+    fn take_ready(&mut self) -> Result<Spare, StartError> {
+        loop {
+            match self.ready.pop_front() {
+                // One that somebody killed while it waited.
+                Some((child, _)) if child.has_ended() => {}
+                Some((child, control)) => {
+                    let now: Vec<_> = std::env::vars_os().collect();
+                    return Ok(Spare {
+                        child,
+                        control,
+                        environment: (now != self.environment).then_some(now),
+                    });
+                }
+                None => {
+                    self.ask().map_err(|e| StartError::io("sendmsg", e))?;
+                    self.receive()?;
+                }
+            }
+        }
+    }
+
+    /// Waits for the server to make one.
+    fn receive(&mut self) -> Result<(), StartError> {
+        let mut pending = Vec::new();
+        let patience = Wait::at_most(PATIENCE);
+        let frame = loop {
+            match self.control.try_recv(&mut pending) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let polled = poll([(self.control.as_fd(), Interest::Read)], patience);
+                    let timed_out = polled.map_err(|error| StartError::io("ppoll", error))?;
+                    if timed_out == Polled::TimedOut {
+                        // Not to come back, nor to fork for nobody.
+                        let _ = self.process.signal(Signal::KILL);
+                        let error = io::Error::from(io::ErrorKind::TimedOut);
+                        return Err(StartError::io("fork", error));
+                    }
+                }
+                other => break other,
+            }
+        };
+        self.asked = self.asked.saturating_sub(1);
+        match frame {
+            Ok(Some(frame)) if frame.kind == Kind::Forked => self.admit(frame),
+            Ok(Some(frame)) if frame.kind == Kind::Refused => {
+                let (call, error) = Refusal::read(&frame.body);
+                Err(StartError::io(call, error))
+            }
+            Ok(_) => Err(StartError::io(
+                "recvmsg",
+                io::Error::other("the fork server ended"),
+            )),
+            Err(error) => {
+                // What came without its descriptors has lost its control socket and ends.
+                supervisor::keep_unknown_children();
+                Err(StartError::io("recvmsg", error))
+            }
+        }
+    }
+
+    fn admit(&mut self, frame: Frame) -> Result<(), StartError> {
+        let malformed = || {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "a malformed control frame");
+            StartError::io("recvmsg", error)
+        };
+        let pid: [u8; 4] = frame.body.try_into().map_err(|_| malformed())?;
+        let [control, pidfd] =
+            <[OwnedFd; 2]>::try_from(frame.descriptors).map_err(|_| malformed())?;
+        let child = Child::new(i32::from_ne_bytes(pid), pidfd, Role::Internal);
+        let child = supervisor::keep(child).map_err(|e| StartError::io("epoll_ctl", e))?;
+        self.ready.push_back((child, Control::from_fd(control)));
+        Ok(())
+    }
+}
