@@ -72,7 +72,8 @@ impl Waiter {
     /// `attempt` until it gives a value or the time is up. `None` says: now sleep.
     ///
     /// The caller has made one attempt of its own before. `attempt` should take well under
-    /// [`ADAPTIVE_LIMIT`]; it is followed by a pause instruction.
+    /// [`ADAPTIVE_LIMIT`]; a pause instruction goes before it. No clock is read before the first
+    /// few dozen attempts, so the answer of a peer that is running costs nothing but the attempts.
     ///
     /// # Errors
     /// The first error of `attempt`.
@@ -86,7 +87,7 @@ impl Waiter {
         if budget.is_zero() {
             return Ok(None);
         }
-        let started = Instant::now();
+        let mut end = None;
         loop {
             for _ in 0..LOOKS_PER_CLOCK {
                 std::hint::spin_loop();
@@ -95,7 +96,12 @@ impl Waiter {
                     return Ok(Some(found));
                 }
             }
-            if started.elapsed() >= budget {
+            let now = Instant::now();
+            let end = *end.get_or_insert_with(|| match wait {
+                Wait::Until(deadline) => deadline.min(now + budget),
+                Wait::Never | Wait::Forever => now + budget,
+            });
+            if now >= end {
                 self.failed();
                 return Ok(None);
             }
@@ -104,11 +110,11 @@ impl Waiter {
 
     /// How long the next look may take.
     fn start(&mut self, wait: Wait) -> Duration {
-        if *SINGLE_PROCESSOR {
+        if wait == Wait::Never || *SINGLE_PROCESSOR {
             return Duration::ZERO;
         }
-        let budget = match self.strategy {
-            WaitStrategy::Block => return Duration::ZERO,
+        match self.strategy {
+            WaitStrategy::Block => Duration::ZERO,
             WaitStrategy::Spin => SPIN_LIMIT,
             WaitStrategy::Adaptive if self.budget.is_zero() => {
                 self.skipped += 1;
@@ -120,8 +126,7 @@ impl Waiter {
                 ADAPTIVE_LIMIT
             }
             WaitStrategy::Adaptive => self.budget,
-        };
-        wait.remaining().map_or(budget, |left| budget.min(left))
+        }
     }
 
     fn paid(&mut self) {

@@ -1,11 +1,11 @@
-use ipc_core::lifeline::Lifeline;
 use ipc_core::rendezvous::{self, RendezvousListener};
 use ipc_core::{
     Arity, BackPressure, Boundaries, Capabilities, Channel, Consumers, DeathNotice, Empty, Name,
     OpenError, Order, Readiness, Retention, Wait,
 };
 
-use crate::link::{Link, Role};
+use crate::doorbell;
+use crate::link::Link;
 use crate::options::Options;
 use crate::receiver::Receiver;
 use crate::ring::{Consumer, Corrupt, Producer};
@@ -32,12 +32,12 @@ impl Channel for SharedMemory {
         order: Order::Fifo,
         // The sender does not overtake the head.
         back_pressure: BackPressure::Waits,
-        // Memory does not know who maps it, and an eventfd never hangs up.
+        // Memory does not know who maps it; the pipe that is the doorbell hangs up.
         death: DeathNotice::Lifeline,
         // The memory lives as long as any process maps it.
         retention: Retention::Object,
-        // A doorbell rings only for an end that sleeps in this library.
-        readiness: Readiness::None,
+        // An end that asks for it is rung for as if it slept.
+        readiness: Readiness::Pollable,
     };
 
     type Options = Options;
@@ -50,38 +50,23 @@ impl Channel for SharedMemory {
         let memory = sys::create_memory(options.ring_len()?)?;
         let for_sender = Mapping::create(&memory, options.ring_len()?)?;
         let for_receiver = Mapping::open(&memory)?;
-        let duplicate = |fd: &std::os::fd::OwnedFd| {
-            rustix::io::fcntl_dupfd_cloexec(fd, 0)
-                .map_err(|error| sys::open_error("fcntl(F_DUPFD_CLOEXEC)", error))
-        };
-        let sender_bell = sys::create_doorbell()?;
-        let receiver_bell = sys::create_doorbell()?;
-        let sender_bells = [duplicate(&sender_bell)?, duplicate(&receiver_bell)?];
-        let receiver_bells = [receiver_bell, sender_bell];
-        let (sender_life, receiver_life) =
-            Lifeline::pair().map_err(|error| OpenError::io("socketpair", error))?;
+        let (sender_bell, rings_sender) = doorbell::create()?;
+        let (receiver_bell, rings_receiver) = doorbell::create()?;
+        let sender_memory = rustix::io::fcntl_dupfd_cloexec(&memory, 0)
+            .map_err(|error| sys::open_error("fcntl(F_DUPFD_CLOEXEC)", error))?;
 
         let strategy = options.strategy();
         let fresh = |corrupt: Corrupt| OpenError::Untrusted { what: corrupt.0 };
         let producer = Producer::attach(for_sender).map_err(fresh)?;
         let consumer = Consumer::attach(for_receiver).map_err(fresh)?;
-        let sender_memory = duplicate(&memory)?;
         let sender_link = Link::new(
-            Role::Sender,
-            producer.memory(),
+            &producer,
             sender_memory,
-            sender_bells,
-            sender_life,
+            sender_bell,
+            rings_receiver,
             strategy,
         );
-        let receiver_link = Link::new(
-            Role::Receiver,
-            consumer.memory(),
-            memory,
-            receiver_bells,
-            receiver_life,
-            strategy,
-        );
+        let receiver_link = Link::new(&consumer, memory, receiver_bell, rings_sender, strategy);
         Ok((
             Sender::new(producer, sender_link),
             Receiver::new(consumer, receiver_link),

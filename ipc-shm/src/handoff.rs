@@ -1,13 +1,13 @@
-//! How an end travels: memory, own doorbell, the peer's doorbell, lifeline; and one byte that
+//! How an end travels: memory, own doorbell, both sides of the peer's doorbell; and one byte that
 //! says which end it is, one for the wait strategy. The positions travel in the memory.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use ipc_core::lifeline::Lifeline;
 use ipc_core::{Handoff, OpenError, Parts, WaitStrategy};
 
-use crate::link::{Link, Role};
+use crate::doorbell::{Bell, Ringer};
+use crate::link::{Link, Side};
 use crate::receiver::Receiver;
 use crate::ring::{Consumer, Corrupt, Producer};
 use crate::sender::Sender;
@@ -28,7 +28,7 @@ impl Handoff for Sender {
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
         let (mapping, unpacked) = unpack(parts, SENDER)?;
         let ring = Producer::attach(mapping).map_err(incompatible)?;
-        let link = unpacked.link(Role::Sender, ring.memory());
+        let link = unpacked.link(&ring);
         Ok(Self::new(ring, link))
     }
 }
@@ -45,7 +45,7 @@ impl Handoff for Receiver {
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
         let (mapping, unpacked) = unpack(parts, RECEIVER)?;
         let ring = Consumer::attach(mapping).map_err(incompatible)?;
-        let link = unpacked.link(Role::Receiver, ring.memory());
+        let link = unpacked.link(&ring);
         Ok(Self::new(ring, link))
     }
 }
@@ -59,34 +59,25 @@ fn parts(link: &Link, role: u8) -> io::Result<Parts> {
         WaitStrategy::Spin => 1,
         WaitStrategy::Adaptive => 2,
     };
+    let mut descriptors = vec![link.memory.try_clone()?];
+    descriptors.extend(link.bell.to_parts()?);
+    descriptors.extend(link.ringer.to_parts()?);
     Ok(Parts {
-        descriptors: vec![
-            link.memory.try_clone()?,
-            link.my_bell.try_clone()?,
-            link.peer_bell.try_clone()?,
-            link.lifeline.try_clone()?.into(),
-        ],
+        descriptors,
         data: vec![role, strategy],
     })
 }
 
 struct Unpacked {
     memory: OwnedFd,
-    bells: [OwnedFd; 2],
-    lifeline: Lifeline,
+    bell: Bell,
+    ringer: Ringer,
     strategy: WaitStrategy,
 }
 
 impl Unpacked {
-    fn link(self, role: Role, mapping: &Mapping) -> Link {
-        Link::new(
-            role,
-            mapping,
-            self.memory,
-            self.bells,
-            self.lifeline,
-            self.strategy,
-        )
+    fn link(self, side: &impl Side) -> Link {
+        Link::new(side, self.memory, self.bell, self.ringer, self.strategy)
     }
 }
 
@@ -108,23 +99,19 @@ fn unpack(parts: Parts, role: u8) -> Result<(Mapping, Unpacked), OpenError> {
             });
         }
     };
-    let Ok([memory, my_bell, peer_bell, lifeline]) = <[OwnedFd; 4]>::try_from(parts.descriptors)
-    else {
+    let Ok([memory, bell, writer, reader]) = <[OwnedFd; 4]>::try_from(parts.descriptors) else {
         return Err(OpenError::Incompatible {
             what: "a ring's end consists of four descriptors",
         });
     };
-    let lifeline = Lifeline::from_fd(lifeline)?;
     let mapping = Mapping::open(&memory)?;
-    Ok((
-        mapping,
-        Unpacked {
-            memory,
-            bells: [my_bell, peer_bell],
-            lifeline,
-            strategy,
-        },
-    ))
+    let unpacked = Unpacked {
+        memory,
+        bell: Bell::from_parts([bell])?,
+        ringer: Ringer::from_parts([writer, reader])?,
+        strategy,
+    };
+    Ok((mapping, unpacked))
 }
 
 fn incompatible(corrupt: Corrupt) -> OpenError {

@@ -1,13 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod channel;
+mod doorbell;
 mod handoff;
 mod layout;
 mod link;
 mod loan;
 mod options;
 mod parking;
-mod patience;
 mod receiver;
 mod ring;
 mod segment;

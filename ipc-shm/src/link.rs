@@ -1,26 +1,19 @@
-//! What both ends have beside the ring: the doorbells, the lifeline, and how they wait.
+//! What both ends have beside the ring: the doorbells, and how they wait.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipc_core::lifeline::{Lifeline, Peer};
-use ipc_core::{Wait, WaitStrategy};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use ipc_core::{Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
+use crate::doorbell::{Bell, Heard, Ringer};
+use crate::layout::Status;
 use crate::parking::{Sleeper, Waker, is_closed};
-use crate::patience::Patience;
 use crate::ring::Corrupt;
-use crate::sys::{self, Mapping};
-
-/// Which end this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Sender,
-    Receiver,
-}
+use crate::sync::Ordering;
+use crate::sys;
 
 /// How the peer went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +38,28 @@ impl From<Corrupt> for Stop {
     }
 }
 
-/// A call that never sleeps asks the lifeline this often, in milliseconds: with the coarse clock's
-/// tick of at most 10 ms, a death is known well within 100 ms.
+/// A call that never sleeps asks for the peer's life this often, in milliseconds: with the coarse
+/// clock's tick of at most 10 ms, a death is known well within 100 ms.
 const ASK_EVERY_MS: i64 = 20;
 
-/// A ring, as far as waiting needs to know.
-pub(crate) trait Mapped {
+/// How long an end sleeps that may not be rung for: a store leaves its processor within
+/// microseconds, so a second look finds what the first one missed.
+const SHORT: Duration = Duration::from_millis(10);
+
+/// The processor of an end that has not said where it runs.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// One end's side of the ring, as far as waiting needs to know.
+pub(crate) trait Side {
     /// Whether what the peer left is still worth having once it is gone: messages are, room is
     /// not.
     const OUTLIVES_PEER: bool;
 
-    fn mapping(&self) -> &Mapping;
+    /// What this end says of itself.
+    fn mine(&self) -> &Status;
+
+    /// What the peer says of itself.
+    fn peer(&self) -> &Status;
 
     /// Whether what stands in the memory can be true, before this end takes it for "nothing yet".
     fn check(&self) -> Result<(), Corrupt>;
@@ -63,256 +67,219 @@ pub(crate) trait Mapped {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    role: Role,
     /// The memory, kept for a hand-off.
     pub(crate) memory: OwnedFd,
     /// I sleep on this one.
-    pub(crate) my_bell: OwnedFd,
-    pub(crate) peer_bell: OwnedFd,
-    pub(crate) lifeline: Lifeline,
-    patience: Patience,
+    pub(crate) bell: Bell,
+    /// The peer sleeps on the other side of this one.
+    pub(crate) ringer: Ringer,
+    waiter: Waiter,
     sleeper: Sleeper,
     waker: Waker,
     /// The peer's end, once known; it does not come back.
     gone: Option<Gone>,
-    /// When the lifeline was asked last, in milliseconds of the coarse clock.
+    /// When the peer's life was asked for last, in milliseconds of the coarse clock.
     asked: i64,
+    /// The processor that this end was last seen to run on.
     cpu: u32,
     pub(crate) released: Cell<bool>,
 }
 
 impl Link {
     pub(crate) fn new(
-        role: Role,
-        mapping: &Mapping,
+        side: &impl Side,
         memory: OwnedFd,
-        [my_bell, peer_bell]: [OwnedFd; 2],
-        lifeline: Lifeline,
+        bell: Bell,
+        ringer: Ringer,
         strategy: WaitStrategy,
     ) -> Self {
-        let (mine, _) = mapping.statuses(role);
         Self {
-            role,
             memory,
-            my_bell,
-            peer_bell,
-            lifeline,
-            patience: Patience::new(strategy),
-            sleeper: Sleeper::attach(&mine.state),
+            bell,
+            ringer,
+            waiter: Waiter::new(strategy),
+            sleeper: Sleeper::attach(&side.mine().state),
             waker: Waker::default(),
             gone: None,
             asked: coarse_ms(),
-            cpu: u32::MAX,
+            cpu: NOWHERE,
             released: Cell::new(false),
         }
     }
 
     pub(crate) fn strategy(&self) -> WaitStrategy {
-        self.patience.strategy()
+        self.waiter.strategy()
     }
 
     /// Rings if the peer sleeps. Call it after publishing a position.
     #[inline]
-    pub(crate) fn wake_peer(&mut self, mapping: &Mapping) {
-        let (_, peer) = mapping.statuses(self.role);
-        if self.waker.must_ring(&peer.state) {
-            self.ring();
+    pub(crate) fn wake_peer(&mut self, side: &impl Side) {
+        if self.waker.must_ring(&side.peer().state) {
+            self.ring(side);
         }
     }
 
     #[cold]
-    fn ring(&self) {
-        sys::ring(&self.peer_bell);
+    fn ring(&mut self, side: &impl Side) {
+        self.say_where(side);
+        self.ringer.ring();
     }
 
     /// Whether the peer is known to be gone already, or says so: one look at a cache line.
     #[inline]
-    pub(crate) fn known_gone(&self, mapping: &Mapping) -> Option<Gone> {
+    pub(crate) fn known_gone(&self, side: &impl Side) -> Option<Gone> {
         self.gone
-            .or_else(|| self.peer_closed(mapping).then_some(Gone::Closed))
+            .or_else(|| is_closed(&side.peer().state).then_some(Gone::Closed))
     }
 
+    /// Whether the peer is known to be gone, asking the kernel when the last time is a while ago.
     #[inline]
-    fn peer_closed(&self, mapping: &Mapping) -> bool {
-        is_closed(&mapping.statuses(self.role).1.state)
-    }
-
-    /// Whether the peer is known to be gone, asking the lifeline when the last time is a while
-    /// ago.
-    #[inline]
-    pub(crate) fn peer_gone(&mut self, mapping: &Mapping) -> Option<Gone> {
-        self.gone = self.known_gone(mapping);
+    pub(crate) fn peer_gone(&mut self, side: &impl Side) -> Option<Gone> {
+        self.gone = self.known_gone(side);
         if self.gone.is_none() {
             let now = coarse_ms();
             if now - self.asked >= ASK_EVERY_MS {
                 self.asked = now;
-                self.ask_lifeline();
+                self.ask(side);
             }
         }
         self.gone
     }
 
     #[cold]
-    fn ask_lifeline(&mut self) {
-        self.gone = match self.lifeline.peer() {
-            Peer::Alive => None,
-            Peer::Closed => Some(Gone::Closed),
-            Peer::Died => Some(Gone::Died),
-        };
+    fn ask(&mut self, side: &impl Side) {
+        if let Ok(Heard::HangUp) = self.bell.hear(Wait::Never) {
+            self.hung_up(side);
+        }
+    }
+
+    /// The peer is gone. If it closed, it said so before.
+    fn hung_up(&mut self, side: &impl Side) {
+        self.gone = self.known_gone(side).or(Some(Gone::Died));
     }
 
     /// Repeats `attempt` until it gives something, the peer is gone or the wait is over. The
     /// caller has made one attempt before.
     #[cold]
-    pub(crate) fn wait_for<R: Mapped, T>(
+    pub(crate) fn wait_for<S: Side, T>(
         &mut self,
-        ring: &mut R,
+        side: &mut S,
         wait: Wait,
-        mut attempt: impl FnMut(&mut R) -> Result<Option<T>, Corrupt>,
+        mut attempt: impl FnMut(&mut S) -> Result<Option<T>, Corrupt>,
     ) -> Result<T, Stop> {
-        if let Some(found) = self.patience.glance(wait, || attempt(ring))? {
-            return Ok(found);
-        }
         loop {
-            if let Some(gone) = self.peer_gone(ring.mapping()) {
+            if let Some(found) = self.look(side, wait, &mut attempt)? {
+                return Ok(found);
+            }
+            if let Some(gone) = self.peer_gone(side) {
                 // What it published before it went is visible now: once more, then the end.
-                let left = if R::OUTLIVES_PEER {
-                    attempt(ring)?
+                let left = if S::OUTLIVES_PEER {
+                    attempt(side)?
                 } else {
                     None
                 };
                 return left.ok_or(Stop::Gone(gone));
             }
-            ring.check()?;
+            side.check()?;
             if wait == Wait::Never {
                 return Err(Stop::NotNow);
             }
-            if let Some(found) = self.look(ring, wait, &mut attempt)? {
-                return Ok(found);
-            }
-            let role = self.role;
-            let heard = self
-                .sleeper
-                .announce(&ring.mapping().statuses(role).0.state);
-            let result = match attempt(ring) {
-                Ok(None) if !self.peer_closed(ring.mapping()) => {
-                    self.sleep(if heard { wait } else { shorter(wait) })
+            self.say_where(side);
+            let rung_for = self.sleeper.announce(&side.mine().state);
+            let outcome = match attempt(side) {
+                Ok(None) if !is_closed(&side.peer().state) => {
+                    let heard = self.bell.hear(if rung_for { wait } else { shorter(wait) });
+                    Ok(Err(heard))
                 }
-                Ok(None) => Ok(Woken::Rung),
-                Ok(Some(found)) => {
-                    self.sleeper.retract(&ring.mapping().statuses(role).0.state);
-                    return Ok(found);
-                }
-                Err(corrupt) => {
-                    self.sleeper.retract(&ring.mapping().statuses(role).0.state);
-                    return Err(corrupt.into());
-                }
+                Ok(None) => Ok(Err(Ok(Heard::Ring))),
+                Ok(Some(found)) => Ok(Ok(found)),
+                Err(corrupt) => Err(corrupt),
             };
-            self.sleeper.retract(&ring.mapping().statuses(role).0.state);
-            match result.map_err(|error| Stop::Io("ppoll", error))? {
-                Woken::Rung => {}
-                Woken::Lifeline => self.ask_lifeline(),
-                Woken::TimedOut if wait.is_over() => {
-                    return attempt(ring)?.ok_or(Stop::TimedOut);
-                }
-                Woken::TimedOut => {}
+            self.sleeper.retract(&side.mine().state);
+            let heard = match outcome? {
+                Ok(found) => return Ok(found),
+                Err(heard) => heard.map_err(|error| Stop::Io("ppoll", error))?,
+            };
+            if heard == Heard::HangUp {
+                self.hung_up(side);
             }
-            if let Some(found) = attempt(ring)? {
+            if let Some(found) = attempt(side)? {
                 return Ok(found);
             }
-            if wait.is_over() && self.gone.is_none() {
+            if self.gone.is_none() && wait.is_over() {
                 return Err(Stop::TimedOut);
             }
         }
     }
 
-    /// Looks for a while without sleeping, where that can pay.
-    fn look<R: Mapped, T>(
+    /// Says that this end is about to sleep on its bell by other means than ours, as an event loop
+    /// does. `true` says that `attempt` gave something meanwhile, or the peer is gone.
+    pub(crate) fn arm<S: Side, T>(
         &mut self,
-        ring: &mut R,
+        side: &mut S,
+        mut attempt: impl FnMut(&mut S) -> Result<Option<T>, Corrupt>,
+    ) -> bool {
+        // Silences the rings of the past; what they rang for is found below.
+        self.ask(side);
+        self.say_where(side);
+        let rung_for = self.sleeper.announce(&side.mine().state);
+        let mut ready = |side: &mut S| !matches!(attempt(side), Ok(None));
+        if ready(side) || self.known_gone(side).is_some() {
+            return true;
+        }
+        if rung_for {
+            return false;
+        }
+        // Nobody puts a barrier into the peer: give its store the time to come out.
+        let heard = self.bell.hear(Wait::at_most(SHORT));
+        heard != Ok(Heard::Nothing) || ready(side)
+    }
+
+    /// Looks for a while without sleeping, where that can pay.
+    fn look<S: Side, T>(
+        &mut self,
+        side: &mut S,
         wait: Wait,
-        attempt: &mut impl FnMut(&mut R) -> Result<Option<T>, Corrupt>,
+        attempt: &mut impl FnMut(&mut S) -> Result<Option<T>, Corrupt>,
     ) -> Result<Option<T>, Corrupt> {
-        if !self.peer_runs_elsewhere(ring.mapping()) {
+        // A peer that waits for this very processor does not get it while this end looks.
+        let theirs = side.peer().cpu.load(Ordering::Relaxed);
+        if theirs == self.cpu && theirs != NOWHERE {
             return Ok(None);
         }
-        let role = self.role;
-        let found = self.patience.look(wait, || {
-            if let Some(found) = attempt(ring)? {
+        let found = self.waiter.look(wait, || {
+            if let Some(found) = attempt(side)? {
                 return Ok(Some(Some(found)));
             }
             // A peer that closed ends the look.
-            Ok(is_closed(&ring.mapping().statuses(role).1.state).then_some(None))
+            Ok(is_closed(&side.peer().state).then_some(None))
         })?;
         Ok(found.flatten())
     }
 
-    /// Publishes the processor that this end runs on, and says whether the peer last ran on
-    /// another: looking for a peer that waits for this very processor keeps it from running.
-    fn peer_runs_elsewhere(&mut self, mapping: &Mapping) -> bool {
-        let (mine, peer) = mapping.statuses(self.role);
+    /// Publishes the processor that this end runs on.
+    fn say_where(&mut self, side: &impl Side) {
         let cpu = sys::current_cpu();
         if cpu != self.cpu {
             self.cpu = cpu;
-            mine.cpu.store(cpu, std::sync::atomic::Ordering::Relaxed);
+            side.mine().cpu.store(cpu, Ordering::Relaxed);
         }
-        peer.cpu.load(std::sync::atomic::Ordering::Relaxed) != cpu
     }
 
-    /// Sleeps until the bell rings, the lifeline stirs or the wait is over, again after each EINTR
-    /// with the time that is left.
-    fn sleep(&self, wait: Wait) -> Result<Woken, Errno> {
-        let mut polled = [
-            PollFd::new(&self.my_bell, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.lifeline.as_fd(), PollFlags::IN),
-        ];
-        loop {
-            let timeout = wait.remaining().map(|left| Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            });
-            match rustix::event::poll(&mut polled, timeout.as_ref()) {
-                Ok(0) if wait.is_over() => return Ok(Woken::TimedOut),
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        if !polled[0].revents().is_empty() {
-            sys::silence(&self.my_bell);
-        }
-        Ok(if polled[1].revents().is_empty() {
-            Woken::Rung
-        } else {
-            Woken::Lifeline
-        })
-    }
-
-    /// Closes this end in good order, unless it lives on elsewhere.
-    pub(crate) fn close(&mut self, mapping: &Mapping) {
+    /// Closes this end in good order, unless it lives on elsewhere. The doorbell's hang-up, which
+    /// follows, wakes a peer that sleeps.
+    pub(crate) fn close(&mut self, side: &impl Side) {
         if !self.released.get() {
-            self.sleeper.close(&mapping.statuses(self.role).0.state);
-            // Also wakes a peer that sleeps.
-            self.lifeline.farewell();
+            self.sleeper.close(&side.mine().state);
         }
     }
 }
-
-/// How long an end sleeps that may not be rung for: a store leaves its processor within
-/// microseconds, so a second look finds what the first one missed.
-const SHORT: Duration = Duration::from_millis(10);
 
 fn shorter(wait: Wait) -> Wait {
     match (wait, Wait::at_most(SHORT)) {
         (Wait::Until(deadline), Wait::Until(soon)) => Wait::Until(deadline.min(soon)),
         (_, soon) => soon,
     }
-}
-
-enum Woken {
-    Rung,
-    Lifeline,
-    TimedOut,
 }
 
 /// Milliseconds of a clock that costs no more than two loads.

@@ -1,6 +1,10 @@
-use ipc_core::{Limits, RecvError, Wait};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::link::{Gone, Link, Mapped, Stop};
+use ipc_core::wait::Interest;
+use ipc_core::{Limits, Pollable, RecvError, Wait};
+
+use crate::layout::Status;
+use crate::link::{Gone, Link, Side, Stop};
 use crate::loan::Borrowed;
 use crate::ring::{Consumer, Corrupt, Found};
 use crate::sender::limits;
@@ -47,7 +51,7 @@ impl Receiver {
     #[inline]
     pub(crate) fn consume(&mut self, found: Found) {
         self.ring.consume(found);
-        self.link.wake_peer(self.ring.memory());
+        self.link.wake_peer(&self.ring);
     }
 }
 
@@ -68,17 +72,41 @@ impl ipc_core::Receiver for Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.link.close(self.ring.memory());
+impl AsFd for Receiver {
+    /// The doorbell: readable after [`arm`](Pollable::arm) when there may be a message, and when
+    /// the sender is gone. Only ever wait on it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.bell.as_fd()
     }
 }
 
-impl Mapped for Consumer<Mapping> {
+impl Pollable for Receiver {
+    fn interest(&self) -> Interest {
+        Interest::Read
+    }
+
+    fn arm(&mut self) -> bool {
+        self.link.arm(&mut self.ring, Consumer::peek)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.link.close(&self.ring);
+    }
+}
+
+impl Side for Consumer<Mapping> {
     const OUTLIVES_PEER: bool = true;
 
-    fn mapping(&self) -> &Mapping {
-        self.memory()
+    #[inline]
+    fn mine(&self) -> &Status {
+        &self.memory().header().receiver.0
+    }
+
+    #[inline]
+    fn peer(&self) -> &Status {
+        &self.memory().header().sender.0
     }
 
     fn check(&self) -> Result<(), Corrupt> {

@@ -17,8 +17,8 @@ const EMPTY: u64 = 0;
 const MESSAGE: u64 = 1 << 32;
 const FILLER: u64 = 2 << 32;
 
-/// Memory that holds a ring. Offsets count from the beginning of the ring; what reaches beyond
-/// its end panics and touches nothing.
+/// Memory that holds a ring. A position lies at the offset that is its remainder by the capacity;
+/// what reaches beyond the end of the ring panics and touches nothing.
 pub(crate) trait Memory {
     /// The producer's position, for whoever comes after it.
     fn tail(&self) -> &AtomicU64;
@@ -26,14 +26,14 @@ pub(crate) trait Memory {
     fn head(&self) -> &AtomicU64;
     /// Length of the ring in bytes, a power of two; the same at every call.
     fn capacity(&self) -> usize;
-    /// The first word of a frame, at a multiple of [`WORD`].
-    fn word(&self, offset: usize) -> &AtomicU64;
+    /// The first word of the frame at a position, a multiple of [`WORD`].
+    fn word(&self, position: u64) -> &AtomicU64;
     fn copy_in(&self, offset: usize, bytes: &[u8]);
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
-    /// The producer is about to write here.
-    fn will_write(&self, _offset: usize) {}
-    /// The consumer is about to read here.
-    fn will_read(&self, _offset: usize) {}
+    /// The producer is about to write a frame here.
+    fn will_write(&self, _position: u64) {}
+    /// The consumer is looking at this word, and is about to read what follows.
+    fn will_read_on(&self, _position: u64) {}
 }
 
 /// The peer wrote what no peer of this version writes.
@@ -78,7 +78,7 @@ fn find(memory: &impl Memory, position: u64) -> Result<Option<Found>, Corrupt> {
     let capacity = memory.capacity();
     let mut offset = position as usize & (capacity - 1);
     // Acquire: what the producer wrote before it committed this frame is visible.
-    let mut word = memory.word(offset).load(Ordering::Acquire);
+    let mut word = memory.word(position).load(Ordering::Acquire);
     if word == EMPTY {
         return Ok(None);
     }
@@ -91,7 +91,7 @@ fn find(memory: &impl Memory, position: u64) -> Result<Option<Found>, Corrupt> {
         start += to_end as u64;
         offset = 0;
         // Written before the filler, so visible with it.
-        word = memory.word(offset).load(Ordering::Relaxed);
+        word = memory.word(start).load(Ordering::Relaxed);
     }
     // Anything but a message is beyond every length.
     let len = word.wrapping_sub(MESSAGE);
@@ -152,7 +152,7 @@ impl<M: Memory> Producer<M> {
         debug_assert!(len <= max_message(capacity));
         let offset = self.tail as usize & (capacity - 1);
         // The frame's lines are fetched side by side while the rest is worked out.
-        self.memory.will_write(offset);
+        self.memory.will_write(self.tail);
         let to_end = capacity - offset;
         let size = frame(len);
         let filler = if size <= to_end { 0 } else { to_end };
@@ -206,7 +206,7 @@ impl<M: Memory> Producer<M> {
     fn end(&self, room: Room, len: usize) -> u64 {
         assert!(len <= room.len);
         let tail = room.frame + frame(len) as u64;
-        self.word(tail).store(EMPTY, Ordering::Relaxed);
+        self.memory.word(tail).store(EMPTY, Ordering::Relaxed);
         tail
     }
 
@@ -215,20 +215,14 @@ impl<M: Memory> Producer<M> {
         let mut word = MESSAGE | len as u64;
         let filler = room.frame - self.tail;
         if filler > 0 {
-            self.word(room.frame).store(word, Ordering::Relaxed);
+            self.memory.word(room.frame).store(word, Ordering::Relaxed);
             word = FILLER | (filler - WORD as u64);
         }
         // Publishing is releasing: what was written before is visible with it.
-        self.publisher.publish(self.word(self.tail), word);
+        self.publisher.publish(self.memory.word(self.tail), word);
         self.tail = tail;
         // Release: whoever goes on from here finds the frame before it committed.
         self.memory.tail().store(tail, Ordering::Release);
-    }
-
-    #[inline]
-    fn word(&self, position: u64) -> &AtomicU64 {
-        self.memory
-            .word(position as usize & (self.memory.capacity() - 1))
     }
 
     #[inline]
@@ -267,8 +261,7 @@ impl<M: Memory> Consumer<M> {
         let found = find(&self.memory, self.head)?;
         if found.is_none() {
             // What follows the word in the next line travels beside it, not after it.
-            self.memory
-                .will_read(self.head as usize & (self.memory.capacity() - 1));
+            self.memory.will_read_on(self.head);
         }
         Ok(found)
     }

@@ -1,6 +1,10 @@
-use ipc_core::{Limits, SendError, Wait};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::link::{Gone, Link, Mapped, Stop};
+use ipc_core::wait::Interest;
+use ipc_core::{Limits, Pollable, SendError, Wait};
+
+use crate::layout::Status;
+use crate::link::{Gone, Link, Side, Stop};
 use crate::loan::Loan;
 use crate::ring::{Corrupt, Memory, Producer, Room, WORD, max_message};
 use crate::sys::Mapping;
@@ -12,6 +16,8 @@ pub struct Sender {
     pub(crate) link: Link,
     /// Sends since the peer's life was last checked.
     unchecked: u8,
+    /// Bytes of the message that there was no room for.
+    refused: usize,
 }
 
 /// While messages flow, every so many sends look at the clock that says when to ask the lifeline.
@@ -23,6 +29,7 @@ impl Sender {
             ring,
             link,
             unchecked: 0,
+            refused: 0,
         }
     }
 
@@ -44,9 +51,9 @@ impl Sender {
         }
         self.unchecked = self.unchecked.wrapping_add(1);
         let gone = if self.unchecked.is_multiple_of(CHECK_EVERY) {
-            self.link.peer_gone(self.ring.memory())
+            self.link.peer_gone(&self.ring)
         } else {
-            self.link.known_gone(self.ring.memory())
+            self.link.known_gone(&self.ring)
         };
         if let Some(gone) = gone {
             return Err(stopped(Stop::Gone(gone)));
@@ -60,6 +67,7 @@ impl Sender {
 
     #[cold]
     fn wait_for_room(&mut self, len: usize, wait: Wait) -> Result<Room, SendError> {
+        self.refused = len;
         self.link
             .wait_for(&mut self.ring, wait, |ring| ring.reserve(len))
             .map_err(stopped)
@@ -68,7 +76,7 @@ impl Sender {
     #[inline]
     pub(crate) fn commit(&mut self, room: Room, len: usize) {
         self.ring.commit(room, len);
-        self.link.wake_peer(self.ring.memory());
+        self.link.wake_peer(&self.ring);
     }
 }
 
@@ -77,7 +85,7 @@ impl ipc_core::Sender for Sender {
     fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
         let room = self.room(message.len(), wait)?;
         self.ring.send(room, message);
-        self.link.wake_peer(self.ring.memory());
+        self.link.wake_peer(&self.ring);
         Ok(())
     }
 
@@ -86,17 +94,42 @@ impl ipc_core::Sender for Sender {
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.link.close(self.ring.memory());
+impl AsFd for Sender {
+    /// The doorbell: readable after [`arm`](Pollable::arm) when there may be room again, and when
+    /// the receiver is gone. Only ever wait on it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.bell.as_fd()
     }
 }
 
-impl Mapped for Producer<Mapping> {
+impl Pollable for Sender {
+    fn interest(&self) -> Interest {
+        Interest::Read
+    }
+
+    fn arm(&mut self) -> bool {
+        let len = self.refused;
+        self.link.arm(&mut self.ring, |ring| ring.reserve(len))
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.link.close(&self.ring);
+    }
+}
+
+impl Side for Producer<Mapping> {
     const OUTLIVES_PEER: bool = false;
 
-    fn mapping(&self) -> &Mapping {
-        self.memory()
+    #[inline]
+    fn mine(&self) -> &Status {
+        &self.memory().header().sender.0
+    }
+
+    #[inline]
+    fn peer(&self) -> &Status {
+        &self.memory().header().receiver.0
     }
 
     fn check(&self) -> Result<(), Corrupt> {

@@ -3,25 +3,22 @@
 //! [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html),
 //! [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html),
 //! [F_ADD_SEALS(2)](https://man7.org/linux/man-pages/man2/F_GET_SEALS.2const.html),
-//! [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html),
-//! [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html).
+//! [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html).
 #![expect(
     unsafe_code,
     reason = "memory that another process writes to is reached by raw pointers"
 )]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 
 use ipc_core::{Limit, OpenError};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::event::EventfdFlags;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::layout::{
-    BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Status, VERSION,
-};
+use crate::layout::{BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, VERSION};
+use crate::link::NOWHERE;
 use crate::ring::{Corrupt, Memory, WORD};
 use crate::sync::{AtomicU64, Ordering};
 use std::sync::atomic::AtomicU8;
@@ -52,12 +49,6 @@ pub(crate) fn create_memory(capacity: usize) -> Result<OwnedFd, OpenError> {
     rustix::fs::fcntl_add_seals(&memory, SEALS)
         .map_err(|error| open_error("fcntl(F_ADD_SEALS)", error))?;
     Ok(memory)
-}
-
-/// A doorbell: rung by adding to a counter, heard by `poll(2)`.
-pub(crate) fn create_doorbell() -> Result<OwnedFd, OpenError> {
-    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|error| open_error("eventfd", error))
 }
 
 pub(crate) fn open_error(call: &'static str, error: Errno) -> OpenError {
@@ -102,7 +93,7 @@ impl Mapping {
         header.byte_order.store(BYTE_ORDER, Ordering::Relaxed);
         header.capacity.store(capacity as u64, Ordering::Relaxed);
         for side in [&header.sender.0, &header.receiver.0] {
-            side.cpu.store(u32::MAX, Ordering::Relaxed);
+            side.cpu.store(NOWHERE, Ordering::Relaxed);
         }
         // Last, so that whoever finds the magic finds the rest.
         header.magic.store(MAGIC, Ordering::Release);
@@ -203,15 +194,6 @@ impl Mapping {
         // SAFETY: the ring has `capacity` bytes, and `offset` is at most that, as just checked.
         unsafe { self.ring.add(offset) }
     }
-
-    #[inline]
-    fn word_at(&self, offset: usize) -> &AtomicU64 {
-        let word = self.at(offset, size_of::<u64>()).cast::<AtomicU64>();
-        assert!(word.is_aligned(), "a frame begins at a multiple of 8");
-        // SAFETY: eight bytes of the ring, aligned, alive as long as `self`. The owner of the
-        // bytes reaches them through this atomic, or by copies of payload bytes at other times.
-        unsafe { word.as_ref() }
-    }
 }
 
 /// Frames up to this length are copied word by word, the last word first: so the line of the
@@ -220,6 +202,15 @@ impl Mapping {
 const SMALL: usize = 2 * LINE - WORD;
 
 impl Mapping {
+    /// Where the word of a position lies: whatever the position, within the ring and aligned.
+    #[inline]
+    fn word_at(&self, position: u64) -> NonNull<u8> {
+        let offset = position as usize & (self.capacity - WORD);
+        // SAFETY: the capacity is a power of two and at least WORD, so the offset is a multiple of
+        // WORD and less than the capacity: the word ends in the ring.
+        unsafe { self.ring.add(offset) }
+    }
+
     /// A small piece of the ring as words and the bytes after them.
     #[inline]
     fn small(&self, offset: usize, len: usize) -> Option<(&[AtomicU64], &[AtomicU8])> {
@@ -255,8 +246,11 @@ impl Memory for Mapping {
     }
 
     #[inline]
-    fn word(&self, offset: usize) -> &AtomicU64 {
-        self.word_at(offset)
+    fn word(&self, position: u64) -> &AtomicU64 {
+        let word = self.word_at(position).cast::<AtomicU64>();
+        // SAFETY: eight bytes of the ring, aligned, alive as long as `self`. The owner of the
+        // bytes reaches them through this atomic, or by copies of payload bytes at other times.
+        unsafe { word.as_ref() }
     }
 
     #[inline]
@@ -299,16 +293,15 @@ impl Memory for Mapping {
     }
 
     #[inline]
-    fn will_write(&self, offset: usize) {
-        let at = self.at(offset, WORD).as_ptr();
+    fn will_write(&self, position: u64) {
+        let at = self.word_at(position).as_ptr();
         fetch_for_writing(at.wrapping_add(LINE));
         fetch_for_writing(at);
     }
 
     #[inline]
-    fn will_read(&self, offset: usize) {
-        let at = self.at(offset, WORD).as_ptr();
-        fetch_for_reading(at.wrapping_add(LINE));
+    fn will_read_on(&self, position: u64) {
+        fetch_for_reading(self.word_at(position).as_ptr().wrapping_add(LINE));
     }
 }
 
@@ -343,27 +336,4 @@ fn fetch_for_reading(at: *const u8) {
 /// The processor that this thread runs on: by the vDSO, no system call.
 pub(crate) fn current_cpu() -> u32 {
     u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
-}
-
-/// The state words of both ends, mine first.
-impl Mapping {
-    #[inline]
-    pub(crate) fn statuses(&self, role: crate::link::Role) -> (&Status, &Status) {
-        let header = self.header();
-        match role {
-            crate::link::Role::Sender => (&header.sender.0, &header.receiver.0),
-            crate::link::Role::Receiver => (&header.receiver.0, &header.sender.0),
-        }
-    }
-}
-
-/// Adds to the peer's doorbell. A full counter (EAGAIN) rings just as well.
-pub(crate) fn ring(doorbell: impl AsFd) {
-    while rustix::io::write(&doorbell, &1u64.to_ne_bytes()) == Err(Errno::INTR) {}
-}
-
-/// Silences the own doorbell.
-pub(crate) fn silence(doorbell: impl AsFd) {
-    let mut counter = [0; 8];
-    while rustix::io::read(&doorbell, &mut counter) == Err(Errno::INTR) {}
 }

@@ -1,13 +1,14 @@
-//! The facts of memfds, seals, eventfds and `shm_open(3)` that this crate relies on, asked of the
+//! The facts of memfds, seals, pipes and `shm_open(3)` that this crate relies on, asked of the
 //! running kernel.
 
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 
-use ipc_core::{Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, Sender as _, Wait};
+use ipc_core::{Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, Sender as _};
 use ipc_shm::{Options, Receiver, Segment, SharedMemory};
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
@@ -149,33 +150,71 @@ fn parts_of_the_other_end_or_cut_short_are_refused() {
     assert!(ipc_shm::Sender::from_parts(odd).is_err());
 }
 
+/// The doorbell hangs on it: no call may wait, however the peer has set the pipe that it shares.
 #[test]
-fn an_eventfd_counts_rings_until_it_is_read_and_never_hangs_up() {
-    let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-    let mut counter = [0; 8];
-    assert_eq!(rustix::io::read(&bell, &mut counter), Err(Errno::AGAIN));
-    for _ in 0..2 {
-        rustix::io::write(&bell, &1u64.to_ne_bytes()).unwrap();
+fn a_call_on_a_nameless_pipe_says_for_itself_that_it_must_not_wait() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let read = |into: &mut [u8]| {
+        let into = &mut [IoSliceMut::new(into)];
+        rustix::io::preadv2(&reader, into, u64::MAX, ReadWriteFlags::NOWAIT)
+    };
+    let mut ring = [0; 8];
+    let empty = read(&mut ring);
+    if empty == Err(Errno::OPNOTSUPP) {
+        return; // Linux before 6.4: the descriptor's own mode is all there is.
     }
-    rustix::io::read(&bell, &mut counter).unwrap();
-    assert_eq!(u64::from_ne_bytes(counter), 2);
-    // A counter at its end is EAGAIN to whoever rings, not a wait.
-    rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-    assert_eq!(
-        rustix::io::write(&bell, &1u64.to_ne_bytes()),
-        Err(Errno::AGAIN)
-    );
+    assert_eq!(empty, Err(Errno::AGAIN), "in blocking mode");
+    let filled = loop {
+        let page = [IoSlice::new(&[1; 4096])];
+        match rustix::io::pwritev2(&writer, &page, u64::MAX, ReadWriteFlags::NOWAIT) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(filled, Errno::AGAIN, "in blocking mode");
+    assert_eq!(read(&mut ring), Ok(8));
 }
 
 #[test]
-fn a_full_doorbell_does_not_keep_a_sender() {
-    let (mut sender, mut receiver) = SharedMemory::pair(&Options::default()).unwrap();
-    let bells = receiver.to_parts().unwrap().descriptors;
-    rustix::io::write(&bells[1], &(u64::MAX - 1).to_ne_bytes()).unwrap();
-    sender.send(b"rings").unwrap();
-    assert_eq!(receiver.recv_with(&mut [0; 8], Wait::Forever).unwrap(), 5);
-    let waited = receiver.recv_timeout(&mut [0; 8], std::time::Duration::from_millis(10));
-    assert!(matches!(waited, Err(RecvError::TimedOut)), "{waited:?}");
+fn a_pipe_hangs_up_once_nobody_can_write_and_keeps_what_was_written() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let again = writer.try_clone().unwrap();
+    rustix::io::write(&writer, &[1]).unwrap();
+    let events = || {
+        let mut polled = [PollFd::new(&reader, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
+        polled[0].revents()
+    };
+    drop(writer);
+    assert_eq!(events(), PollFlags::IN);
+    drop(again);
+    assert_eq!(events(), PollFlags::IN | PollFlags::HUP);
+}
+
+#[test]
+fn a_doorbell_is_a_side_of_a_nameless_pipe_and_nothing_else() {
+    let (_sender, receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let counter = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let file = rustix::fs::memfd_create("bell", MemfdFlags::CLOEXEC).unwrap();
+    let odd: [(usize, OwnedFd); 6] = [
+        (1, writer),
+        (2, reader),
+        (1, socket.into()),
+        (2, counter.try_clone().unwrap()),
+        (3, counter),
+        (2, file),
+    ];
+    for (place, fd) in odd {
+        let mut parts = receiver.to_parts().unwrap();
+        parts.descriptors[place] = fd;
+        let refused = Receiver::from_parts(parts);
+        assert!(
+            matches!(refused, Err(OpenError::Untrusted { .. })),
+            "{place}: {refused:?}"
+        );
+    }
 }
 
 #[test]

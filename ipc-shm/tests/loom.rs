@@ -57,7 +57,7 @@ struct Model {
     sender_bell: Bell,
 }
 
-/// An eventfd with its `poll`.
+/// A doorbell with its `poll`.
 struct Bell {
     rung: Mutex<bool>,
     heard: Condvar,
@@ -113,8 +113,8 @@ impl Memory for Arc<Model> {
         self.words.len() * 8
     }
 
-    fn word(&self, offset: usize) -> &AtomicU64 {
-        &self.words[offset / 8]
+    fn word(&self, position: u64) -> &AtomicU64 {
+        &self.words[position as usize / 8 % self.words.len()]
     }
 
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
