@@ -4,6 +4,7 @@
 compile_error!("this crate speaks to the Linux kernel");
 
 mod channel;
+mod flow;
 mod handoff;
 mod inbox;
 mod limit;

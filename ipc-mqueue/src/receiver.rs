@@ -6,6 +6,7 @@ use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 use rustix::event::epoll;
 
+use crate::flow::Flow;
 use crate::inbox::{Inbox, Received};
 use crate::queue::Access;
 use crate::sentinel::{Bell, Guard};
@@ -18,6 +19,7 @@ pub struct Receiver {
     inbox: Inbox,
     lifeline: Lifeline,
     waiter: Waiter,
+    flow: Flow,
     watch: Watch,
     /// Once the sender is gone no call needs to sleep: what is in the queue is all there is.
     gone: Option<Peer>,
@@ -29,6 +31,7 @@ pub struct Receiver {
 impl Receiver {
     pub(crate) fn new(inbox: Inbox, lifeline: Lifeline, strategy: WaitStrategy) -> Self {
         Self {
+            flow: Flow::new(inbox.limits().depth_messages.unwrap_or(1)),
             inbox,
             lifeline,
             waiter: Waiter::new(strategy),
@@ -49,15 +52,12 @@ impl Receiver {
         buffer: &mut [u8],
         wait: Wait,
     ) -> Result<Received, RecvError> {
-        let patience = if wait == Wait::Forever
-            && self.waiter.strategy() == WaitStrategy::Block
-            && self.may_sleep_in_the_queue()
-        {
-            Patience::Endless
+        let received = if wait == Wait::Forever && self.waiter.strategy() == WaitStrategy::Block {
+            self.recv_blocking(buffer)?
         } else {
-            Patience::None
+            self.inbox.fetch(buffer, Patience::None)?
         };
-        if let Some(received) = self.inbox.fetch(buffer, patience)? {
+        if let Some(received) = received {
             return Ok(received);
         }
         let Self { inbox, waiter, .. } = self;
@@ -68,6 +68,29 @@ impl Receiver {
             return Ok(received);
         }
         self.recv_slowly(buffer, wait)
+    }
+
+    /// One system call, which sleeps if need be, under the eyes of the sentinel; in the midst of a
+    /// stream one more for each queue of messages, see [`Flow`].
+    #[inline]
+    fn recv_blocking(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, RecvError> {
+        if self.may_sleep_in_the_queue() && self.flow.begins_with_a_look() {
+            if self.flow.streams() {
+                self.flow.pause();
+            }
+            let received = self.inbox.fetch(buffer, Patience::None)?;
+            self.flow.learn(received.is_some());
+            if received.is_some() {
+                return Ok(received);
+            }
+        }
+        // Asked again, since the look may have taken the message by which the sentinel wakes.
+        let patience = if self.may_sleep_in_the_queue() {
+            Patience::Endless
+        } else {
+            Patience::None
+        };
+        self.inbox.fetch(buffer, patience)
     }
 
     /// Whether the sentinel would end such a sleep with the sender. Once it has, there is no more

@@ -7,6 +7,7 @@ use ipc_core::{Limit, Limits, OpenError, Pollable, SendError, Wait, WaitStrategy
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::flow::Flow;
 use crate::inbox;
 use crate::queue::Access;
 use crate::sentinel::{Bell, Guard, WAKE};
@@ -27,6 +28,7 @@ pub struct Sender {
     lifeline: Lifeline,
     limits: Limits,
     waiter: Waiter,
+    flow: Flow,
     watch: Watch,
     /// Once the receiver is gone it stays gone, whatever room the queue has.
     gone: Option<Peer>,
@@ -52,6 +54,7 @@ impl Sender {
             lifeline,
             limits,
             waiter: Waiter::new(strategy),
+            flow: Flow::new(limits.depth_messages.unwrap_or(1)),
             watch: Watch::default(),
             gone: None,
             checked: None,
@@ -83,7 +86,8 @@ impl Sender {
         self.send_slowly(message, priority, wait)
     }
 
-    /// One system call, which sleeps if need be, under the eyes of the sentinel.
+    /// One system call, which sleeps if need be, under the eyes of the sentinel; in the midst of a
+    /// stream two more for each queue of messages, see [`Flow`].
     #[inline]
     fn send_blocking(&mut self, message: &[u8], priority: u32) -> Result<(), SendError> {
         let Some(guard) = self
@@ -95,6 +99,14 @@ impl Sender {
         };
         if guard.gone() {
             self.check()?;
+        }
+        if self.flow.begins_with_a_look() {
+            let full = !self.attempt(message, priority, Patience::None)?;
+            self.flow.learn(full);
+            if !full {
+                return Ok(());
+            }
+            self.flow.pause();
         }
         if !self.attempt(message, priority, Patience::Endless)? {
             // Somebody set O_NONBLOCK.

@@ -1,16 +1,16 @@
-//! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_timedsend(3)`,
-//! `mq_timedreceive(3)`, `mq_getattr(3)`, all through `posixmq`; `open(2)` of `/proc/self/fd/N`; and
-//! `pthread_sigmask(3)` for a thread of our own.
+//! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_getattr(3)` through `posixmq`;
+//! `mq_timedsend(2)` and `mq_timedreceive(2)` without the C library, whose calls are points where a
+//! thread may be cancelled, at a price that a process with two threads feels; `open(2)` of
+//! `/proc/self/fd/N`; and `pthread_sigmask(3)` for a thread of our own.
 
 #![expect(
     unsafe_code,
-    reason = "posixmq speaks of raw descriptors only, and std knows no signal masks"
+    reason = "posixmq speaks of raw descriptors only, and nobody else of queues or signal masks"
 )]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::time::SystemTime;
 
 use ipc_core::OpenError;
 use posixmq::{OpenOptions, PosixMq};
@@ -149,11 +149,20 @@ impl Mqd {
         priority: u32,
         patience: Patience,
     ) -> io::Result<bool> {
-        let sent = match patience {
-            Patience::None => self.0.send_deadline(priority, message, LONG_AGO),
-            Patience::Endless => self.0.send(priority, message),
-        };
-        not_now(sent).map(|sent| sent.is_some())
+        let sent = repeat(|| {
+            // SAFETY: the kernel reads as many bytes as the slice has, and a timespec or none.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_mq_timedsend,
+                    self.0.as_raw_fd(),
+                    message.as_ptr(),
+                    message.len(),
+                    priority,
+                    patience.deadline(),
+                )
+            }
+        });
+        sent.map(|sent| sent.is_some())
     }
 
     /// Receives priority and length; `None` says that there was no message. The buffer must hold
@@ -164,26 +173,55 @@ impl Mqd {
         buffer: &mut [u8],
         patience: Patience,
     ) -> io::Result<Option<(u32, usize)>> {
-        not_now(match patience {
-            Patience::None => self.0.recv_deadline(buffer, LONG_AGO),
-            Patience::Endless => self.0.recv(buffer),
-        })
+        let mut priority = 0u32;
+        let received = repeat(|| {
+            // SAFETY: the kernel writes at most as many bytes as the slice has, and one u32, and
+            // reads a timespec or none.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_mq_timedreceive,
+                    self.0.as_raw_fd(),
+                    buffer.as_mut_ptr(),
+                    buffer.len(),
+                    &raw mut priority,
+                    patience.deadline(),
+                )
+            }
+        });
+        received.map(|len| len.map(|len| (priority, len)))
     }
 }
 
 /// A deadline that has always passed: ETIMEDOUT at once instead of sleeping, whatever O_NONBLOCK
 /// says. That flag belongs to all who hold the description, this to one call.
-const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
+static LONG_AGO: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
-/// EAGAIN comes where some holder of the description has set O_NONBLOCK.
+impl Patience {
+    fn deadline(self) -> *const libc::timespec {
+        match self {
+            Self::None => &raw const LONG_AGO,
+            Self::Endless => std::ptr::null(),
+        }
+    }
+}
+
+/// Makes a call until no signal interrupts it; `None` says "not now". EAGAIN comes where some holder
+/// of the description has set O_NONBLOCK.
 #[inline]
-fn not_now<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::TIMEDOUT | Errno::AGAIN) => Ok(None),
-            _ => Err(error),
-        },
+fn repeat(mut call: impl FnMut() -> libc::c_long) -> io::Result<Option<usize>> {
+    loop {
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(Some(done));
+        }
+        let error = io::Error::last_os_error();
+        match Errno::from_io_error(&error) {
+            Some(Errno::TIMEDOUT | Errno::AGAIN) => return Ok(None),
+            Some(Errno::INTR) => {}
+            _ => return Err(error),
+        }
     }
 }
 
