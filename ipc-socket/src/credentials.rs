@@ -1,4 +1,5 @@
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ipc_core::OpenError;
 
@@ -33,6 +34,14 @@ impl Credentials {
             group: found.gid.as_raw(),
         })
     }
+}
+
+/// A pidfd of the process that [`Credentials`] name.
+pub(crate) fn pidfd(socket: BorrowedFd<'_>, transport: Transport) -> io::Result<OwnedFd> {
+    if transport == Transport::Tcp {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(sys::peer_pidfd(socket)?)
 }
 
 /// Refuses everybody but this user and root, who can read everything anyway.

@@ -193,3 +193,44 @@ impl Owed {
         sane.then_some(owed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use ipc_core::Receiver as _;
+
+    use super::*;
+    use crate::frame::{END, part};
+    use crate::sys::Transport;
+    use crate::{Options, Receiver};
+
+    #[test]
+    fn every_way_to_abandon_a_message_leaves_the_stream_in_step() {
+        // From every offset into the message, the bytes owed lead back to a frame boundary.
+        let pieces = Pieces::of(PART_MAX + 3);
+        let mut stream = part(PART_MAX).to_vec();
+        stream.resize(HEADER + PART_MAX, 9);
+        stream.extend_from_slice(&part(3));
+        stream.extend_from_slice(&[9; 3]);
+        stream.extend_from_slice(&END);
+        assert_eq!(stream.len(), pieces.total());
+        let near = [1, 3, 4, 5, 1000, PART_MAX + 3];
+        for sent in near.into_iter().chain(PART_MAX + 4..pieces.total()) {
+            let (ours, theirs) = sys::pair().unwrap();
+            let options = Options::default();
+            sys::size_buffer(ours.as_fd(), None, 1 << 20).unwrap();
+            assert_eq!(
+                sys::send(ours.as_fd(), &stream[..sent], Sleep::Never).unwrap(),
+                sent
+            );
+            let mut rx = Receiver::new(theirs, Transport::Unix, &options);
+            assert!(matches!(rx.try_recv(&mut []), Err(RecvError::Empty)));
+            say(ours.as_fd(), &mut Owed::after(pieces, sent));
+            assert!(
+                matches!(rx.try_recv(&mut []), Err(RecvError::Closed)),
+                "{sent}"
+            );
+        }
+    }
+}

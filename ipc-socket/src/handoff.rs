@@ -11,8 +11,8 @@ use ipc_core::{Handoff, OpenError, Parts, WaitStrategy};
 
 use crate::farewell::{Gone, Owed};
 use crate::frame::PART_MAX;
+use crate::intake::{BUFFER, Over};
 use crate::options::MAX_MESSAGE;
-use crate::receiver::{BUFFER, Over};
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::{Options, Receiver, Sender};
 
@@ -78,23 +78,24 @@ impl Handoff for Receiver {
         let mut data = head(
             RECEIVER,
             self.waiter.strategy(),
-            self.descriptors,
-            self.max_message,
+            self.intake.descriptors,
+            self.intake.max_message,
         );
-        data.push(match self.over {
+        let intake = &self.intake;
+        data.push(match intake.over {
             None => 0,
             Some(Over::Gone(Gone::Closed)) => 1,
             Some(Over::Gone(Gone::Died)) => 2,
             Some(Over::Corrupt(_)) => 3,
             Some(Over::DescriptorsLost) => 4,
         });
-        data.push(self.complete.into());
-        data.extend_from_slice(&(self.missing as u32).to_le_bytes());
-        data.extend_from_slice(&(self.gathered as u32).to_le_bytes());
-        data.extend_from_slice(&self.pieces[..self.gathered]);
-        data.extend_from_slice(&self.buffer[self.start..self.end]);
+        data.push(intake.complete.into());
+        data.extend_from_slice(&(intake.missing as u32).to_le_bytes());
+        data.extend_from_slice(&(intake.gathered as u32).to_le_bytes());
+        data.extend_from_slice(&intake.pieces[..intake.gathered]);
+        data.extend_from_slice(&intake.buffer[intake.start..intake.end]);
         let mut descriptors = vec![self.socket.try_clone()?];
-        for waiting in &self.rights {
+        for waiting in &intake.rights {
             descriptors.push(waiting.try_clone()?);
         }
         Ok(Parts { descriptors, data })
@@ -134,15 +135,16 @@ impl Handoff for Receiver {
         }
         sys::make_blocking(socket.as_fd())?;
         let mut receiver = Self::new(socket, transport, &options);
-        receiver.buffer[..buffered.len()].copy_from_slice(buffered);
-        receiver.end = buffered.len();
-        receiver.pieces.extend_from_slice(pieces);
-        receiver.pieces.resize(gathered + missing, 0);
-        receiver.gathered = gathered;
-        receiver.missing = missing;
-        receiver.complete = complete;
-        receiver.rights.extend(rights);
-        receiver.over = over;
+        let intake = &mut receiver.intake;
+        intake.buffer[..buffered.len()].copy_from_slice(buffered);
+        intake.end = buffered.len();
+        intake.pieces.extend_from_slice(pieces);
+        intake.pieces.resize(gathered + missing, 0);
+        intake.gathered = gathered;
+        intake.missing = missing;
+        intake.complete = complete;
+        intake.rights.extend(rights);
+        intake.over = over;
         Ok(receiver)
     }
 }

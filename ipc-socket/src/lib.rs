@@ -5,15 +5,14 @@ mod credentials;
 mod farewell;
 mod frame;
 mod handoff;
+mod intake;
 mod listener;
 mod options;
+mod pieces;
 mod receiver;
 mod sender;
 mod sys;
 mod wait;
-
-#[cfg(test)]
-mod tests;
 
 pub use channel::Socket;
 pub use credentials::Credentials;

@@ -8,10 +8,10 @@ use ipc_core::{Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone, Owed};
-use crate::frame::{self, HEADER, Pieces, RIGHTS_MAX, Run, WHOLE_MAX};
+use crate::frame::{self, HEADER, RIGHTS_MAX, WHOLE_MAX};
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::wait::{Stop, complete};
-use crate::{Credentials, Options};
+use crate::{Credentials, Options, credentials};
 
 /// The sending end of a socket channel. Dropping it closes the channel in good order.
 pub struct Sender {
@@ -32,8 +32,6 @@ pub struct Sender {
 
 /// Up to here a copy beside the header is cheaper than a second slice.
 const COPY_MAX: usize = 4 << 10;
-/// Slices of one `sendmsg(2)` for a message in pieces: two a piece, 1 MiB at a time.
-const SLICES: usize = 34;
 
 impl Sender {
     pub(crate) fn new(
@@ -119,6 +117,16 @@ impl Sender {
         Credentials::of(self.socket.as_fd(), self.transport)
     }
 
+    /// A descriptor of the process that [`peer_credentials`](Self::peer_credentials) names: readable
+    /// once that process has ended, and good for signals to it and nobody else (`pidfd_open(2)`).
+    ///
+    /// # Errors
+    /// ENOPROTOOPT before Linux 6.5, ESRCH or EINVAL when an older kernel has forgotten that process,
+    /// EMFILE; `Unsupported` over TCP.
+    pub fn peer_pidfd(&self) -> std::io::Result<OwnedFd> {
+        credentials::pidfd(self.socket.as_fd(), self.transport)
+    }
+
     fn check(&self, len: usize, max: usize) -> Result<(), SendError> {
         if let Some(gone) = self.gone {
             return Err(gone.to_send());
@@ -181,97 +189,8 @@ impl Sender {
         }
     }
 
-    /// A message that the kernel may take in several buffers.
-    fn send_pieces(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
-        let pieces = Pieces::of(message.len());
-        if wait == Wait::Never && message.len() > WHOLE_MAX {
-            self.expect_room(pieces.total())?;
-        }
-        let mut sent = 0;
-        while sent < pieces.total() {
-            match self.push(message, pieces, sent, wait) {
-                Ok(bytes) => sent += bytes,
-                Err(stop) => {
-                    if sent > 0 {
-                        self.owed = Owed::after(pieces, sent);
-                    }
-                    return Err(self.explain(stop));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a message can be sent without waiting. Beginning one that cannot would fill the
-    /// buffer with pieces to be taken back, again at every attempt, and never get through.
-    fn expect_room(&mut self, bytes: usize) -> Result<(), SendError> {
-        let charge = sys::charge(bytes);
-        if charge > self.buffer {
-            return Err(SendError::Limit(Limit {
-                name: "SO_SNDBUF",
-                value: Some(self.buffer as u64),
-                advice: "this message exceeds the whole buffer: wait while it is sent, or ask for \
-                         more capacity",
-            }));
-        }
-        match sys::in_use(self.socket.as_fd()) {
-            Ok(used) if used + charge > self.buffer => {
-                // Nothing is sent, so the kernel has to be asked otherwise whether anybody reads.
-                if sys::hung_up(self.socket.as_fd()) {
-                    return Err(self.explain(Stop::Failed(Errno::PIPE)));
-                }
-                Err(SendError::Full)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(SendError::io("ioctl", error)),
-        }
-    }
-
-    /// Gives the kernel what stands at `sent` and after it.
-    fn push(
-        &mut self,
-        message: &[u8],
-        pieces: Pieces,
-        sent: usize,
-        wait: Wait,
-    ) -> Result<usize, Stop> {
-        let mut headers = [[0; HEADER]; SLICES];
-        let mut runs = [None; SLICES];
-        let mut offset = sent;
-        for (run, header) in runs.iter_mut().zip(&mut headers) {
-            *run = pieces.at(offset);
-            match *run {
-                Some(Run::Header { piece, .. }) => *header = frame::part(piece),
-                Some(Run::Verdict { .. }) => *header = frame::END,
-                Some(Run::Payload { .. }) => {}
-                None => break,
-            }
-            offset += run.map_or(0, Run::len);
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        for ((slice, run), header) in slices.iter_mut().zip(runs).zip(&headers) {
-            *slice = match run {
-                Some(Run::Header { from, .. } | Run::Verdict { from }) => {
-                    IoSlice::new(&header[from..])
-                }
-                Some(Run::Payload { from, to }) => IoSlice::new(&message[from..to]),
-                None => break,
-            };
-            count += 1;
-        }
-        let (socket, slices) = (self.socket.as_fd(), &slices[..count]);
-        complete(
-            &self.socket,
-            Interest::Write,
-            &mut self.waiter,
-            wait,
-            |sleep| sys::send_slices(socket, slices, sleep),
-        )
-    }
-
     #[cold]
-    fn explain(&mut self, stop: Stop) -> SendError {
+    pub(crate) fn explain(&mut self, stop: Stop) -> SendError {
         match stop {
             Stop::WouldWait => SendError::Full,
             Stop::TimedOut => SendError::TimedOut,

@@ -1,11 +1,11 @@
 //! Every system call of this crate: `socketpair(2)`, `send(2)`, `sendmsg(2)`, `recv(2)`,
-//! `recvmsg(2)`, `setsockopt(2)`, `ioctl(2)`; see `unix(7)`, `tcp(7)`, `socket(7)`.
-#![expect(unsafe_code, reason = "SIOCOUTQ has no safe wrapper")]
+//! `recvmsg(2)`, `setsockopt(2)`, `getsockopt(2)`, `ioctl(2)`; see `unix(7)`, `tcp(7)`, `socket(7)`.
+#![expect(unsafe_code, reason = "SIOCOUTQ and SO_PEERPIDFD have no safe wrapper")]
 
 use std::ffi::c_int;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use ipc_core::{Limit, OpenError};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -139,7 +139,6 @@ const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 /// Bytes of send buffer in use: of a Unix socket with everything the kernel charges (`unix_ioctl`),
 /// of a TCP socket the bytes that were not acknowledged (`tcp(7)`).
 pub(crate) fn in_use(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
-    count();
     // SAFETY: SIOCOUTQ on a socket writes one int, and nothing else, to its argument.
     let request = unsafe { rustix::ioctl::Getter::<SIOCOUTQ, c_int>::new() };
     // SAFETY: the request is the getter for this opcode, and the descriptor is a socket.
@@ -156,7 +155,6 @@ pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> bool {
 }
 
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], sleep: Sleep) -> Result<usize, Errno> {
-    count();
     rustix::net::send(socket, bytes, send_flags(sleep))
 }
 
@@ -165,7 +163,6 @@ pub(crate) fn send_slices(
     slices: &[IoSlice<'_>],
     sleep: Sleep,
 ) -> Result<usize, Errno> {
-    count();
     rustix::net::sendmsg(
         socket,
         slices,
@@ -180,7 +177,6 @@ pub(crate) fn send_rights(
     descriptors: &[BorrowedFd<'_>],
     sleep: Sleep,
 ) -> Result<usize, Errno> {
-    count();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -194,7 +190,6 @@ pub(crate) fn recv(
     buffer: &mut [u8],
     sleep: Sleep,
 ) -> Result<usize, Errno> {
-    count();
     rustix::net::recv(socket, buffer, recv_flags(sleep)).map(|(bytes, _)| bytes)
 }
 
@@ -203,7 +198,6 @@ pub(crate) fn recv_slices(
     slices: &mut [IoSliceMut<'_>],
     sleep: Sleep,
 ) -> Result<usize, Errno> {
-    count();
     let mut none = RecvAncillaryBuffer::default();
     rustix::net::recvmsg(socket, slices, &mut none, recv_flags(sleep)).map(|got| got.bytes)
 }
@@ -223,7 +217,6 @@ pub(crate) fn recv_rights(
     arrived: &mut Vec<OwnedFd>,
     sleep: Sleep,
 ) -> Result<Arrival, Errno> {
-    count();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = recv_flags(sleep) | RecvFlags::CMSG_CLOEXEC;
@@ -261,27 +254,25 @@ pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> Result<rustix::net::UC
     sockopt::socket_peercred(socket.as_fd())
 }
 
-#[cfg(not(test))]
-#[inline]
-fn count() {}
-
-#[cfg(test)]
-pub(crate) use counter::{calls, count};
-
-/// Counts the calls of this thread, so that a test can say how many a message takes.
-#[cfg(test)]
-mod counter {
-    use std::cell::Cell;
-
-    thread_local! {
-        static CALLS: Cell<usize> = const { Cell::new(0) };
+/// A descriptor of the process that [`peer_credentials`] names, close-on-exec like every pidfd:
+/// Linux 6.5, ENOPROTOOPT before.
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut fd: c_int = -1;
+    let mut size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the option writes one int, for which there is room, and the size says so.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut size,
+        )
+    };
+    if done != 0 || fd < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
     }
-
-    pub(crate) fn count() {
-        CALLS.set(CALLS.get() + 1);
-    }
-
-    pub(crate) fn calls() -> usize {
-        CALLS.get()
-    }
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

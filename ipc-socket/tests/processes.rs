@@ -274,6 +274,105 @@ fn visitors_that_do_not_greet_are_turned_away_and_hold_nobody_up_for_long() {
     assert!(matches!(listener.accept(soon), Err(OpenError::TimedOut)));
 }
 
+fn connect_and_stay(address: String, mut ready: Sender) {
+    let _tx = Socket::connect(
+        &address.parse().unwrap(),
+        &Options::default(),
+        Wait::at_most(PATIENCE),
+    )
+    .unwrap();
+    ready.send(b"ready").unwrap();
+    loop {
+        ipc_core::wait::poll([], Wait::at_most(PATIENCE)).unwrap();
+    }
+}
+
+#[test]
+fn the_pidfd_of_a_peer_is_its_own_and_tells_of_its_end() {
+    use ipc_core::wait::{Interest, Polled, poll};
+    let scratch = Scratch::new("pidfd");
+    let mut listener = Socket::listen(&scratch.address(), &Options::default()).unwrap();
+    let (ready_tx, mut ready) = pair();
+    let child = Process::new(connect_and_stay, (scratch.address().to_string(), ready_tx))
+        .start()
+        .unwrap();
+    let rx = listener.accept(patience()).unwrap();
+    ready.recv_with(&mut [0; 8], patience()).unwrap();
+    assert_eq!(rx.peer_credentials().unwrap().process, child.pid());
+    let pidfd = match rx.peer_pidfd() {
+        Ok(pidfd) => pidfd,
+        // ENOPROTOOPT.
+        Err(error) if error.raw_os_error() == Some(92) => {
+            eprintln!("skipped: SO_PEERPIDFD needs Linux 6.5");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd_number(&pidfd))).unwrap();
+    assert!(
+        info.lines().any(|line| line
+            .split_whitespace()
+            .eq(["Pid:", &child.pid().to_string()])),
+        "{info}"
+    );
+    let flags = rustix::io::fcntl_getfd(&pidfd).unwrap();
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    let watched = || [(pidfd.as_fd(), Interest::Read)];
+    assert_eq!(poll(watched(), Wait::Never), Ok(Polled::TimedOut), "alive");
+    child.kill().unwrap();
+    assert_eq!(poll(watched(), patience()), Ok(Polled::Ready), "ended");
+}
+
+fn fd_number(fd: &OwnedFd) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(fd)
+}
+
+/// Gives whether this process could become another user, and what became of its channel.
+fn connect_as_nobody(address: String) -> Option<String> {
+    let nobody = rustix::thread::Uid::from_raw(65534);
+    rustix::thread::set_thread_res_uid(nobody, nobody, nobody).ok()?;
+    let connected = Socket::connect(
+        &address.parse().unwrap(),
+        &Options::default(),
+        Wait::at_most(PATIENCE),
+    );
+    let mut tx = match connected {
+        Ok(tx) => tx,
+        Err(error) => return Some(error.to_string()),
+    };
+    // Turned away, it finds nobody at the other end.
+    Some(loop {
+        if let Err(error) = tx.send_timeout(&[0; 1000], PATIENCE) {
+            break error.to_string();
+        }
+    })
+}
+
+#[test]
+fn no_mode_keeps_a_stranger_from_an_abstract_name_but_the_listener_does() {
+    let address = format!("abstract:ipc-socket-stranger-{}", std::process::id());
+    let parsed = address.parse().unwrap();
+    let options = Options::default();
+    let mut listener = Socket::listen(&parsed, &options).unwrap();
+    let stranger = Process::new(connect_as_nobody, (address,)).start().unwrap();
+    // Whom it connects after that stranger, it accepts, and nobody before.
+    let admitted = std::thread::spawn(move || listener.accept(patience()).unwrap());
+    let outcome = stranger.join().unwrap();
+    let mut tx = Socket::connect(&parsed, &options, Wait::at_most(PATIENCE)).unwrap();
+    tx.send(b"a friend").unwrap();
+    let mut rx = admitted.join().unwrap();
+    let mut buffer = [0; 2000];
+    assert_eq!(rx.recv_with(&mut buffer, patience()).unwrap(), 8);
+    match outcome {
+        // Turned away before or after its greeting.
+        Some(outcome) => {
+            let gone = ["died", "closed", "Broken pipe", "reset"];
+            assert!(gone.iter().any(|word| outcome.contains(word)), "{outcome}");
+        }
+        None => eprintln!("skipped: only root can pose as another user"),
+    }
+}
+
 // Descriptors.
 
 fn write_into(mut rx: Receiver) {
