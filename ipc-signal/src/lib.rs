@@ -4,6 +4,7 @@
 compile_error!("the word of a signal (`sigval`) holds eight bytes on 64-bit machines only");
 
 mod channel;
+mod clerk;
 mod handoff;
 mod history;
 mod notice;

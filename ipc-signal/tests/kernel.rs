@@ -8,6 +8,11 @@
 use std::mem::{offset_of, zeroed};
 use std::ptr;
 
+use ipc_process::Process;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+ipc_process::test_support!();
+
 /// The words of a `siginfo_t`: 16 of 8 bytes.
 type Words = [u64; 16];
 
@@ -156,4 +161,28 @@ fn the_mask_of_a_waiting_thread_shows_the_signal_unblocked() {
     assert!((0..1_000_000).any(|_| shows_unblocked()));
     assert_eq!(queue(pidfd, &info(0)), 0);
     assert_eq!(waiter.join().unwrap(), signal());
+}
+
+/// In a process of its own, whose limit it lowers: what a queued signal meets there, and what comes
+/// of three by `kill(2)`.
+fn beyond_the_limit() -> (i32, Vec<(i32, u64)>) {
+    block();
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Sigpending, none).unwrap();
+    let refused = queue(this_thread(), &info(7));
+    for _ in 0..3 {
+        // SAFETY: two integers.
+        assert_eq!(unsafe { libc::kill(libc::getpid(), signal()) }, 0);
+    }
+    let arrived = std::iter::from_fn(take).map(|info| (info[1] as u32 as i32, info[3]));
+    (refused, arrived.collect())
+}
+
+#[test]
+fn at_the_limit_a_queued_signal_is_refused_and_three_bare_ones_become_one_of_nobody() {
+    let outcome = Process::new(beyond_the_limit, ()).start().unwrap().join();
+    assert_eq!(outcome.unwrap(), (libc::EAGAIN, vec![(libc::SI_USER, 0)]));
 }
