@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use ipc_core::SendError;
 
 use crate::directory::Directory;
-use crate::record::{self, Kind, Mark};
+use crate::record::{Kind, Mark};
 use crate::sys::{self, Fault};
 use crate::writer::{Plan, Writer};
 
 /// Staged records go to the file when they take this many bytes, if nothing else sends them there.
-const STAGE: usize = 64 << 10;
+const STAGE: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -115,19 +115,13 @@ impl Journal {
         if rotates {
             self.rotate()?;
         }
-        let mut word = self.writer.seal(Kind::Data, message);
-        if self.staged.is_empty() {
-            self.first = (self.writer.position, self.writer.seq, word);
-            word = 0;
+        let (position, seq) = (self.writer.position, self.writer.seq);
+        let begins = self.staged.is_empty();
+        let word = self.writer.put(&mut self.staged, message);
+        if begins {
+            self.first = (position, seq, word);
+            self.staged[..8].fill(0);
         }
-        let size = record::size(message.len());
-        let end = self.staged.len() + size;
-        self.staged.extend_from_slice(&word.to_le_bytes());
-        self.staged
-            .extend_from_slice(&self.writer.seq.to_le_bytes());
-        self.staged.extend_from_slice(message);
-        self.staged.resize(end, 0);
-        self.writer.advance(Kind::Data, size);
         Ok(flushes)
     }
 

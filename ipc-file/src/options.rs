@@ -8,7 +8,7 @@ use ipc_core::{Tunable, WaitStrategy};
 /// survives its sender. [`FileLog`](crate::FileLog) refuses `PowerLoss`, which it could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing. A [`Log`](crate::Log) gathers records in this process, 64 KiB at a time, and loses
+    /// Nothing. A [`Log`](crate::Log) gathers records in this process, 256 KiB at a time, and loses
     /// them with it; [`flush`](crate::Log::flush), [`sync`](crate::Log::sync) and closing put them
     /// into the log. A channel lies in sealed memory, where no storage is touched.
     Nothing,

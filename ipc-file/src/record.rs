@@ -1,16 +1,20 @@
 //! The record: one word that commits, a sequence number, the payload.
 //!
 //! ```text
-//!  0        28  32               64
-//!  +---------+---+----------------+----------------+---------------+-----+
-//!  | length  |knd|     CRC-32C    |   sequence     | payload       | pad |
-//!  +---------+---+----------------+----------------+---------------+-----+
-//!   one little-endian word, last    8 bytes          length bytes    to 8
+//!  0         4         8                16
+//!  +---------+---------+----------------+----------------+-----+
+//!  | CRC-32C | length, | sequence       | payload        | pad |
+//!  |         | kind    | number         |                |     |
+//!  +---------+---------+----------------+----------------+-----+
+//!   one little-endian   8 bytes          length bytes     to 8, zero
+//!   word, stored last
 //! ```
+//!
+//! Of the length's word the low 28 bits are the length and the high 4 the kind.
 //!
 //! The first word is stored last, in one piece: a process that dies at any instruction leaves
 //! either a whole record or a zero word, which is the end of the log. The checksum runs over the
-//! log's epoch, the sequence number, length, kind and payload, so that a record of another log,
+//! log's epoch, length and kind, sequence number and payload, so that a record of another log,
 //! another place or an earlier use of the same space is not taken for a good one.
 //!
 //! Only messages are counted: a farewell, a skip or a mark carries the number of the message after
@@ -76,36 +80,63 @@ pub(crate) fn seed(epoch: u64) -> u32 {
 /// The word that commits a record.
 #[inline]
 pub(crate) fn seal(seed: u32, seq: u64, kind: Kind, payload: &[u8]) -> u64 {
-    debug_assert!(payload.len() <= MAX_LEN);
-    let low = payload.len() as u32 | (kind as u32) << 28;
-    u64::from(checksum(seed, seq, low, payload)) << 32 | u64::from(low)
+    let info = info(kind, payload.len());
+    u64::from(info) << 32 | u64::from(checksum(seed, seq, info, payload))
+}
+
+/// Puts a record behind `bytes` and gives its word.
+#[inline]
+pub(crate) fn put(bytes: &mut Vec<u8>, seed: u32, seq: u64, kind: Kind, payload: &[u8]) -> u64 {
+    let start = bytes.len();
+    let info = info(kind, payload.len());
+    let mut head = [0u8; HEADER];
+    head[4..8].copy_from_slice(&info.to_le_bytes());
+    head[8..].copy_from_slice(&seq.to_le_bytes());
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(payload);
+    let crc = crc32c_append(seed, &bytes[start + 4..]);
+    bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    let padding = size(payload.len()) - HEADER - payload.len();
+    bytes.extend_from_slice(&[0; 8][..padding]);
+    u64::from(info) << 32 | u64::from(crc)
+}
+
+fn info(kind: Kind, len: usize) -> u32 {
+    debug_assert!(len <= MAX_LEN);
+    len as u32 | (kind as u32) << 28
 }
 
 /// Kind and length of a word that is not zero, neither of them checked against the checksum yet.
 #[inline]
 pub(crate) fn split(word: u64) -> Option<(Kind, usize)> {
-    let low = word as u32;
-    let kind = match low >> 28 {
+    let info = (word >> 32) as u32;
+    let kind = match info >> 28 {
         1 => Kind::Data,
         2 => Kind::Fin,
         3 => Kind::Skip,
         4 => Kind::Mark,
         _ => return None,
     };
-    Some((kind, low as usize & MAX_LEN))
+    Some((kind, info as usize & MAX_LEN))
 }
 
 /// Whether the word is the one that commits this record.
 #[inline]
 pub(crate) fn verify(seed: u32, seq: u64, word: u64, payload: &[u8]) -> bool {
-    checksum(seed, seq, word as u32, payload) == (word >> 32) as u32
+    checksum(seed, seq, (word >> 32) as u32, payload) == word as u32
+}
+
+/// As [`verify`] of a record that lies in one piece, without its padding.
+#[inline]
+pub(crate) fn verify_whole(seed: u32, word: u64, record: &[u8]) -> bool {
+    crc32c_append(seed, &record[4..]) == word as u32
 }
 
 #[inline]
-fn checksum(seed: u32, seq: u64, low: u32, payload: &[u8]) -> u32 {
+fn checksum(seed: u32, seq: u64, info: u32, payload: &[u8]) -> u32 {
     let mut head = [0u8; 12];
-    head[..8].copy_from_slice(&seq.to_le_bytes());
-    head[8..].copy_from_slice(&low.to_le_bytes());
+    head[..4].copy_from_slice(&info.to_le_bytes());
+    head[4..].copy_from_slice(&seq.to_le_bytes());
     crc32c_append(crc32c_append(seed, &head), payload)
 }
 
@@ -136,6 +167,21 @@ mod tests {
                 !verify(seed, 42, word, &flipped),
                 "bit {bit} of the payload"
             );
+        }
+    }
+    #[test]
+    fn a_record_in_one_piece_is_the_same() {
+        let seed = seed(7);
+        for len in 0..40 {
+            let payload: Vec<_> = (1..=len).collect();
+            let mut bytes = vec![0xAB; 8];
+            let word = put(&mut bytes, seed, 42, Kind::Data, &payload);
+            assert_eq!(word, seal(seed, 42, Kind::Data, &payload));
+            assert_eq!(bytes.len(), 8 + size(payload.len()));
+            assert_eq!(bytes[8..16], word.to_le_bytes());
+            let whole = &bytes[8..8 + HEADER + payload.len()];
+            assert!(verify_whole(seed, word, whole));
+            assert_eq!(split(word), Some((Kind::Data, payload.len())));
         }
     }
 }

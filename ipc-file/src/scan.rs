@@ -287,8 +287,8 @@ impl Scan {
         if found.wrapping_sub(seq) > spread {
             return Seen::Bad("a record out of sequence");
         }
-        let (payload, padding) = bytes[record::HEADER..].split_at(len);
-        if !record::verify(self.seed, found, word, payload) || padding.iter().any(|&b| b != 0) {
+        let (record, padding) = bytes.split_at(record::HEADER + len);
+        if !record::verify_whole(self.seed, word, record) || padding.iter().any(|&b| b != 0) {
             return Seen::Bad("a record that does not match its checksum");
         }
         Seen::Whole(kind, len)

@@ -75,8 +75,16 @@ impl Writer {
 
     /// The word that commits the next record.
     #[inline]
-    pub(crate) fn seal(&self, kind: Kind, payload: &[u8]) -> u64 {
+    fn seal(&self, kind: Kind, payload: &[u8]) -> u64 {
         record::seal(self.seed, self.seq, kind, payload)
+    }
+
+    /// Puts the next record, a message, behind `bytes` instead of into the log; its word.
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &mut Vec<u8>, message: &[u8]) -> u64 {
+        let word = record::put(bytes, self.seed, self.seq, Kind::Data, message);
+        self.advance(Kind::Data, record::size(message.len()));
+        word
     }
 
     /// Appends a record to the current segment, in which the caller has found room for it.
@@ -104,9 +112,8 @@ impl Writer {
             .store(word.to_le(), Release);
     }
 
-    /// Moves the end of the log behind a record.
     #[inline]
-    pub(crate) fn advance(&mut self, kind: Kind, size: usize) {
+    fn advance(&mut self, kind: Kind, size: usize) {
         self.position += size as u64;
         self.seq += u64::from(kind == Kind::Data);
     }

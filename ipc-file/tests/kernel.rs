@@ -121,3 +121,81 @@ fn a_doorbell_stays_rung_and_never_hangs_up() {
     rustix::io::read(&bell, &mut [0; 8]).expect("quiet");
     assert_eq!(ready(&bell), 0);
 }
+
+/// inotify(7): setting both times of a file is IN_ATTRIB, a write to it is not. So a follower that
+/// writes wakes nobody, and a writer that sets the times wakes all who watch.
+#[test]
+fn setting_times_is_news_and_writing_is_not() {
+    use rustix::fs::{Timespec, Timestamps, UTIME_NOW, inotify};
+    use std::os::fd::AsRawFd;
+    let file = unnamed();
+    let watch = || {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags).expect("inotify");
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        inotify::add_watch(&watch, path, inotify::WatchFlags::ATTRIB).expect("a watch");
+        watch
+    };
+    let watches = [watch(), watch()];
+    let news = |watch: &OwnedFd| rustix::io::read(watch, &mut [0; 256]).is_ok();
+    file.write_all_at(b"quiet", 0).expect("a write");
+    assert!(!watches.iter().any(news));
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    for _ in 0..3 {
+        rustix::fs::futimens(&file, &times).expect("futimens");
+        assert!(watches.iter().all(news));
+        assert!(!watches.iter().any(news), "and it is taken away by a read");
+    }
+}
+
+/// fifo(7): opened for both, it needs no peer; a reader sees the end when the last writer is gone,
+/// as a hang-up and as a read of nothing.
+#[test]
+fn a_fifo_tells_its_readers_of_the_writers_end() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let path = std::env::temp_dir().join(format!("ipc-file-fifo-{}", std::process::id()));
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a FIFO");
+    let open = |access| {
+        let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, Mode::empty()).expect("the FIFO")
+    };
+    let reader = open(OFlags::RDONLY);
+    assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0), "no writer");
+    let writer = open(OFlags::RDWR);
+    assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Err(Errno::AGAIN));
+    let hung_up = || {
+        let mut set = [PollFd::new(&reader, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut set, Some(&now)).expect("poll") == 1 && set[0].revents().contains(PollFlags::HUP)
+    };
+    assert!(!hung_up());
+    drop(writer);
+    assert!(hung_up());
+    assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0));
+    let _ = std::fs::remove_file(path);
+}
+
+/// proc_pid_fd(5): a file without a name can be opened anew, and what is opened for reading cannot
+/// be truncated.
+#[test]
+fn a_descriptor_for_reading_cannot_truncate() {
+    use std::os::fd::AsRawFd;
+    let file = unnamed();
+    file.set_len(100).expect("its size");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let reading = File::open(path).expect("the same file");
+    assert_eq!(reading.metadata().expect("its metadata").len(), 100);
+    assert_eq!(rustix::fs::ftruncate(&reading, 0), Err(Errno::INVAL));
+}

@@ -217,6 +217,50 @@ fn what_is_not_ours_is_refused() {
     let open = fs::Permissions::from_mode(0o666);
     fs::set_permissions(scratch.log().join("control"), open).expect("chmod");
     refused("a control page that others can write");
+    fs::remove_file(scratch.log().join("control")).expect("removal");
+
+    // Whatever else stands at the names of a log that was whole before.
+    drop(Log::open(scratch.log(), &small()).expect("a log"));
+    for name in ["control", "writer"] {
+        let path = scratch.log().join(name);
+        let kept = scratch.0.join("kept");
+        fs::rename(&path, &kept).expect("removal");
+        std::os::unix::fs::symlink(&kept, &path).expect("a link");
+        refused("a link to the right file");
+        fs::remove_file(&path).expect("removal");
+        std::os::unix::fs::symlink("/dev/null", &path).expect("a link");
+        refused("a link to a device");
+        fs::remove_file(&path).expect("removal");
+        fs::create_dir(&path).expect("a directory");
+        refused("a directory");
+        fs::remove_dir(&path).expect("removal");
+        std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        refused("a socket");
+        fs::remove_file(&path).expect("removal");
+        let other = if name == "control" {
+            rustix::fs::FileType::Fifo
+        } else {
+            rustix::fs::FileType::RegularFile
+        };
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, other, mode, 0).expect("a file");
+        refused("a file of the other kind");
+        fs::remove_file(&path).expect("removal");
+        fs::hard_link(&kept, &path).expect("a second name");
+        refused("a file with a second name");
+        fs::remove_file(&path).expect("removal");
+        fs::rename(&kept, &path).expect("the file again");
+    }
+    drop(Log::open(scratch.log(), &small()).expect("the log again"));
+    let first = segment(&scratch.log(), 0);
+    for target in ["/dev/zero", "../elsewhere"] {
+        fs::remove_file(&first).expect("removal");
+        std::os::unix::fs::symlink(target, &first).expect("a link");
+        let outcome = Log::open(scratch.log(), &small());
+        assert!(outcome.is_err(), "{target}: {outcome:?}");
+        let outcome = Follower::open(scratch.log(), Start::Oldest, &small());
+        assert!(outcome.is_err(), "{target}: {outcome:?}");
+    }
 }
 
 #[test]

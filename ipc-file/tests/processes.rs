@@ -138,6 +138,54 @@ fn follow(log: PathBuf, from: u64) -> u64 {
     }
 }
 
+/// Reads on from a record until it is killed, and tells which it has read.
+fn read_for_ever(log: PathBuf, from: u64, mut done: Sender) {
+    let mut follower = Follower::open(log, Start::Sequence(from), &small()).expect("the log");
+    let mut buffer = [0; 128];
+    loop {
+        let len = follower
+            .recv_timeout(&mut buffer, PATIENCE)
+            .expect("a record");
+        assert_eq!(Some(number(&buffer[..len])), follower.last_sequence());
+        if done.send(&buffer[..8]).is_err() {
+            return;
+        }
+    }
+}
+
+/// A reader that kept the number of its last record goes on with the next one, in whatever process,
+/// while the writer appends.
+#[test]
+fn a_killed_reader_resumes_where_it_was() {
+    let scratch = Scratch::new("resume");
+    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let mut next = 0;
+    for round in 0..100 {
+        for _ in 0..100 {
+            let number = log.next_sequence();
+            log.append(&message(number)).expect("room");
+        }
+        let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
+        let reader = Process::new(read_for_ever, (scratch.log(), next, tx))
+            .start()
+            .expect("a reader");
+        let mut buffer = [0; 8];
+        let mut take = |rx: &mut Receiver| {
+            rx.recv_timeout(&mut buffer, PATIENCE).map(|_| {
+                assert_eq!(u64::from_le_bytes(buffer), next);
+                next += 1;
+            })
+        };
+        for _ in 0..=(round * 31) % 90 {
+            take(&mut rx).expect("a record");
+        }
+        reader.kill().expect("SIGKILL");
+        while take(&mut rx).is_ok() {}
+        let _ = reader.wait();
+    }
+    assert!(next > 4000, "{next}");
+}
+
 #[test]
 fn followers_in_other_processes_are_independent() {
     const COUNT: u64 = 20_000;

@@ -1,5 +1,6 @@
 //! What `poll(2)` and an event loop see of the ends of channels and of followers.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -186,8 +187,8 @@ fn several_polling_followers_miss_no_record() {
     });
 }
 
-/// A follower that sleeps without a deadline is woken by the first record and by the end: there is
-/// no slice of time after which it would look by itself.
+/// A follower that sleeps is woken by the first record and by the end: there is no slice of time
+/// after which it would look by itself.
 #[test]
 fn a_sleeping_follower_wakes_for_news_and_for_the_end() {
     let scratch = Scratch::new("sleeping");
@@ -195,23 +196,53 @@ fn a_sleeping_follower_wakes_for_news_and_for_the_end() {
         .capacity(2048)
         .wait_strategy(WaitStrategy::Block);
     let mut log = Log::open(&scratch.0, &options).expect("a log");
-    for _ in 0..200 {
-        let mut follower = Follower::open(&scratch.0, Start::End, &options).expect("a follower");
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(move || follower.recv(&mut [0; 8]));
-            log.append(b"news").expect("room");
-            let begun = Instant::now();
-            assert_eq!(waiting.join().expect("a follower").expect("news"), 4);
-            assert!(begun.elapsed() < PATIENCE);
-        });
-    }
     let mut follower = Follower::open(&scratch.0, Start::End, &options).expect("a follower");
+    let control = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(scratch.0.join("control"))
+        .expect("the page");
+    let announced = || {
+        let patience = Wait::at_most(PATIENCE);
+        let mut flag = [0; 4];
+        while flag == [0; 4] {
+            control.read_exact_at(&mut flag, 0).expect("the page");
+            assert!(!patience.is_over(), "the follower does not sleep");
+        }
+    };
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || follower.recv(&mut [0; 8]));
+        let (go, gone) = std::sync::mpsc::channel();
+        let waiting = scope.spawn(move || {
+            while let Ok(()) = gone.recv() {
+                let news = follower.recv_timeout(&mut [0; 8], PATIENCE);
+                assert_eq!(news.expect("it was not woken"), 4);
+            }
+            let begun = Instant::now();
+            let ended = follower.recv_timeout(&mut [0; 8], PATIENCE);
+            assert!(begun.elapsed() < PATIENCE, "the end did not wake it");
+            ended
+        });
+        for _ in 0..200 {
+            // Only the follower says that it sleeps, and it does so anew.
+            control.write_all_at(&[0; 4], 0).expect("the page");
+            go.send(()).expect("a follower");
+            announced();
+            log.append(b"news").expect("room");
+        }
+        drop(go);
+        announced();
         drop(log);
         let ended = waiting.join().expect("a follower");
         assert!(matches!(ended, Err(RecvError::Closed)), "{ended:?}");
     });
+}
+
+/// Under a watchdog, which names the side that hangs.
+async fn soon<T>(side: &str, step: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, step).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("{side} hangs"),
+    }
 }
 
 #[tokio::test]
@@ -221,16 +252,18 @@ async fn tasks_wait_for_messages_and_for_room() {
     let mut receiver = Async::new(receiver).expect("a reactor");
     let sending = tokio::spawn(async move {
         for number in 0..50_000u32 {
-            sender.send(&number.to_le_bytes()).await.expect("room");
+            let sent = soon("the sender", sender.send(&number.to_le_bytes())).await;
+            sent.expect("room");
         }
     });
     let mut buffer = [0; 4];
     for number in 0..50_000u32 {
-        assert_eq!(receiver.recv(&mut buffer).await.expect("a message"), 4);
+        let received = soon("the receiver", receiver.recv(&mut buffer)).await;
+        assert_eq!(received.expect("a message"), 4);
         assert_eq!(u32::from_le_bytes(buffer), number);
     }
     sending.await.expect("the sender");
-    let end = receiver.recv(&mut buffer).await;
+    let end = soon("the receiver", receiver.recv(&mut buffer)).await;
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
 }
 
@@ -251,10 +284,11 @@ async fn a_task_follows_a_log() {
     });
     let mut buffer = [0; 4];
     for number in 0..5_000u32 {
-        assert_eq!(follower.recv(&mut buffer).await.expect("a record"), 4);
+        let read = soon("the follower", follower.recv(&mut buffer)).await;
+        assert_eq!(read.expect("a record"), 4);
         assert_eq!(u32::from_le_bytes(buffer), number);
     }
     writing.await.expect("the writer");
-    let end = follower.recv(&mut buffer).await;
+    let end = soon("the follower", follower.recv(&mut buffer)).await;
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
 }
