@@ -217,7 +217,8 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
         ("signal", _) => either(&["floor:signal", "floor:signal-polled"]),
         ("shm", Workload::Rtt) => either(&["floor:futex", "floor:cache-line"]),
         ("shm", Workload::Throughput) if is_bulk(spec.size) => &["floor:memcpy"],
-        ("shm", _) => &["floor:ring"],
+        // The ring cannot sleep; a stream need not.
+        ("shm", _) if stream || !asleep => &["floor:ring"],
         ("file", _) if is_durable(spec) && spec.implementation.ends_with(":batch") => {
             &["floor:file:durable:batch"]
         }

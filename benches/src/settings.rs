@@ -70,7 +70,9 @@ impl Settings {
 
     /// Whether criterion will want this row, whose filter is a regular expression.
     pub(crate) fn wants(&self, id: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.is_match(id))
+        self.filter
+            .as_ref()
+            .is_none_or(|filter| filter.is_match(id))
     }
 }
 

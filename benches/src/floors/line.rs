@@ -13,8 +13,9 @@ use crate::spec::{Side, Spec};
 use crate::workload::Port;
 
 /// A mailbox each way: a turn word and, in the same cache line, the message's number. A message
-/// of more than a line is copied into the lines behind it and out again. Round trips only: the
-/// next message overwrites the last.
+/// of more than a line is copied into the lines behind it and out again, each into other lines than
+/// the one before, as in a ring: lines that the peer has just read are costly to write to. Round
+/// trips only: there is one turn.
 ///
 /// `SLEEP` waits on a futex at once; otherwise the line is watched without end.
 #[derive(Debug)]
@@ -25,11 +26,21 @@ pub(crate) struct Mailbox<const SLEEP: bool> {
     sent: u32,
     received: u32,
     size: usize,
+    /// Less one; their number is a power of two.
+    places: u32,
 }
 
 /// The longest message that travels in the line itself.
 const IN_LINE: usize = 64;
 const NUMBER: usize = 8;
+
+impl<const SLEEP: bool> Mailbox<SLEEP> {
+    /// Where in a mailbox the message of this turn lies.
+    #[inline]
+    fn place(&self, turn: u32) -> usize {
+        LINE + (turn & self.places) as usize * self.size.next_multiple_of(LINE)
+    }
+}
 
 impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
     #[inline]
@@ -37,7 +48,8 @@ impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
         if self.size <= IN_LINE {
             self.region.write(self.output + NUMBER, &message[..NUMBER]);
         } else {
-            self.region.write(self.output + LINE, message);
+            self.region
+                .write(self.output + self.place(self.sent), message);
         }
         self.sent = self.sent.wrapping_add(1);
         let turn = self.region.word(self.output);
@@ -69,8 +81,8 @@ impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
         if self.size <= IN_LINE {
             self.region.read(self.input + NUMBER, &mut buffer[..NUMBER]);
         } else {
-            self.region
-                .read(self.input + LINE, &mut buffer[..self.size]);
+            let from = self.input + self.place(last);
+            self.region.read(from, &mut buffer[..self.size]);
         }
         Ok(self.size)
     }
@@ -80,8 +92,13 @@ impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
 pub(crate) struct LineLink<const SLEEP: bool>;
 
 impl<const SLEEP: bool> LineLink<SLEEP> {
+    /// As many as a channel of this capacity holds messages.
+    fn places(spec: &Spec) -> usize {
+        spec.depth().next_power_of_two()
+    }
+
     fn mailbox_bytes(spec: &Spec) -> usize {
-        LINE + spec.size.next_multiple_of(LINE)
+        LINE + Self::places(spec) * spec.size.next_multiple_of(LINE)
     }
 }
 
@@ -109,6 +126,7 @@ impl<const SLEEP: bool> Link for LineLink<SLEEP> {
             sent: 0,
             received: 0,
             size: spec.size,
+            places: u32::try_from(Self::places(spec) - 1)?,
         })
     }
 }

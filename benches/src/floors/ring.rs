@@ -1,4 +1,5 @@
 use std::hint::spin_loop;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use crate::control::Bundle;
@@ -9,12 +10,14 @@ use crate::peer::Link;
 use crate::spec::{Side, Spec, Workload};
 use crate::workload::Port;
 
-/// The textbook ring of one producer and one consumer in shared memory: two counters on lines of
-/// their own, a length in front of each message, copy in and out, and a spin that never ends. It
-/// trusts its peer, notices no death and cannot sleep: a floor, not a channel.
+/// One side of the textbook ring of one producer and one consumer in shared memory: two counters on
+/// lines of their own, a length in front of each message, copy in and out, and a spin that never
+/// ends. It trusts its peer, notices no death and cannot sleep: a floor, not a channel.
 #[derive(Debug)]
-pub(crate) struct Ring {
-    region: Region,
+struct Ring {
+    region: Rc<Region>,
+    /// Where in the region it begins.
+    base: usize,
     capacity: u64,
     /// This side's own counter.
     mine: u64,
@@ -29,7 +32,23 @@ const TAIL: usize = LINE;
 const BYTES: usize = 2 * LINE;
 const LENGTH: usize = 8;
 
+/// A power of two, so that a position has its place by a mask.
+fn capacity(spec: &Spec) -> usize {
+    spec.capacity().next_power_of_two()
+}
+
 impl Ring {
+    fn at(base: usize, region: &Rc<Region>, spec: &Spec) -> Self {
+        Self {
+            region: Rc::clone(region),
+            base,
+            capacity: capacity(spec) as u64,
+            mine: 0,
+            theirs: 0,
+            streams: spec.workload == Workload::Throughput,
+        }
+    }
+
     /// One way: about a microsecond. A side that has caught up with its peer and looks at once meets
     /// one message at each look: the two then fight over the counter's line for every message, five
     /// times slower than apart. Where the peer waits for an answer, one pause.
@@ -41,18 +60,19 @@ impl Ring {
         }
     }
 
-    /// The place of a position; the capacity is a power of two.
+    /// The place of a position.
     #[inline]
     fn place(&self, position: u64) -> usize {
         // Less than the capacity, which fits usize.
-        (position & (self.capacity - 1)) as usize
+        self.base + BYTES + (position & (self.capacity - 1)) as usize
     }
 
+    /// The place of a position, and how many of `len` bytes lie there: the others are at the start.
     #[inline]
     fn split(&self, position: u64, len: usize) -> (usize, usize) {
         let place = self.place(position);
-        let first = len.min(self.capacity as usize - place);
-        (BYTES + place, first)
+        let end = self.base + BYTES + self.capacity as usize;
+        (place, len.min(end - place))
     }
 
     /// Header and message, rounded so that a length never wraps.
@@ -60,54 +80,77 @@ impl Ring {
     fn record(len: usize) -> u64 {
         (LENGTH + len.next_multiple_of(LENGTH)) as u64
     }
-}
 
-impl Port for Ring {
     #[inline]
-    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+    fn send(&mut self, message: &[u8]) {
         let end = self.mine + Self::record(message.len());
         // Acquire: the consumer has finished reading what is overwritten now.
         while end - self.theirs > self.capacity {
-            self.theirs = self.region.counter(TAIL).load(Ordering::Acquire);
+            self.theirs = self
+                .region
+                .counter(self.base + TAIL)
+                .load(Ordering::Acquire);
             if end - self.theirs > self.capacity {
                 self.pause();
             }
         }
         let length = (message.len() as u64).to_ne_bytes();
-        self.region.write(BYTES + self.place(self.mine), &length);
+        self.region.write(self.place(self.mine), &length);
         let (at, first) = self.split(self.mine + LENGTH as u64, message.len());
         self.region.write(at, &message[..first]);
-        self.region.write(BYTES, &message[first..]);
+        self.region.write(self.base + BYTES, &message[first..]);
         self.mine = end;
         // Release: length and message are visible to whoever acquires this head.
-        self.region.counter(HEAD).store(end, Ordering::Release);
-        Ok(())
+        let head = self.region.counter(self.base + HEAD);
+        head.store(end, Ordering::Release);
     }
 
     #[inline]
     fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
         // Acquire: pairs with the producer's release.
         while self.theirs == self.mine {
-            self.theirs = self.region.counter(HEAD).load(Ordering::Acquire);
+            self.theirs = self
+                .region
+                .counter(self.base + HEAD)
+                .load(Ordering::Acquire);
             if self.theirs == self.mine {
                 self.pause();
             }
         }
         let mut length = [0; LENGTH];
-        self.region.read(BYTES + self.place(self.mine), &mut length);
+        self.region.read(self.place(self.mine), &mut length);
         let len = u64::from_ne_bytes(length) as usize;
         if len > buffer.len() {
             return Err(Failure::Failed("the ring lost its place".into()));
         }
         let (at, first) = self.split(self.mine + LENGTH as u64, len);
         self.region.read(at, &mut buffer[..first]);
-        self.region.read(BYTES, &mut buffer[first..len]);
+        self.region.read(self.base + BYTES, &mut buffer[first..len]);
         self.mine += Self::record(len);
         // Release: the bytes have been read before the producer may overwrite them.
-        self.region
-            .counter(TAIL)
-            .store(self.mine, Ordering::Release);
+        let tail = self.region.counter(self.base + TAIL);
+        tail.store(self.mine, Ordering::Release);
         Ok(len)
+    }
+}
+
+/// A ring each way.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    output: Ring,
+    input: Ring,
+}
+
+impl Port for Rings {
+    #[inline]
+    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+        self.output.send(message);
+        Ok(())
+    }
+
+    #[inline]
+    fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
+        self.input.recv(buffer)
     }
 }
 
@@ -115,28 +158,27 @@ impl Port for Ring {
 pub(crate) struct RingLink;
 
 impl Link for RingLink {
-    type Port = Ring;
+    type Port = Rings;
 
     fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let memory = anonymous(BYTES + spec.capacity().next_power_of_two())?;
+        let memory = anonymous(2 * (BYTES + capacity(spec)))?;
         Ok([bundle([memory.try_clone()?]), bundle([memory])])
     }
 
-    fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
+    fn port(spec: &Spec, side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let [memory] = ends(bundle)?;
-        let region = Region::map(memory)?;
-        let capacity = (region.len() - BYTES) as u64;
-        Ok(Ring {
-            region,
-            capacity,
-            mine: 0,
-            theirs: 0,
-            streams: spec.workload == Workload::Throughput,
-        })
+        let region = Rc::new(Region::map(memory)?);
+        let there = Ring::at(0, &region, spec);
+        let back = Ring::at(BYTES + capacity(spec), &region, spec);
+        let [output, input] = if side == Side::Initiator {
+            [there, back]
+        } else {
+            [back, there]
+        };
+        Ok(Rings { output, input })
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
-        let capacity = spec.capacity().next_power_of_two() as u64;
-        Some(capacity / Ring::record(spec.size))
+        Some(capacity(spec) as u64 / Ring::record(spec.size))
     }
 }

@@ -2,6 +2,7 @@
 
 mod columns;
 mod csv;
+mod figures;
 mod html;
 mod json;
 mod svg;
@@ -46,6 +47,7 @@ pub(crate) fn write(machine: &Machine, rows: &[Row], took: Duration) -> io::Resu
         ("report.html", html::render(machine, rows)),
         ("results.json", json::render(machine, rows)?),
         ("results.csv", csv::render(rows)),
+        ("figures.md", figures::render(machine, rows)),
     ];
     println!("{}", table::render(machine, rows));
     println!("{}", table::ranking(rows));

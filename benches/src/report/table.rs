@@ -36,7 +36,8 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
 
 fn render_block(machine: &Machine, block: &[&Row]) -> String {
     let first = block[0];
-    let mut text = format!("{}\n{}\n", caption(machine, first), machine.summary());
+    let caption = wrap(&caption(machine, first), WIDTH, 2);
+    let mut text = format!("{caption}\n{}\n", machine.summary());
     let columns = columns::of(first.workload, first.placement);
     let label = block.iter().map(|row| row.label().len()).max().unwrap_or(0);
     let _ = write!(text, "{:label$}", "");
