@@ -4,7 +4,7 @@ use crate::floors::{bytes, copy, durable, file, line, queue, ring, signal};
 use crate::implementation::Implementation;
 use crate::loan::LoanLink;
 use crate::processes::bare::{Fork, PosixSpawn, StdCommand};
-use crate::processes::own::Spawn;
+use crate::processes::own::Own;
 use crate::processes::starts::Starts;
 use crate::processes::tasks::Pools;
 use crate::processes::{python as python_processes, threads};
@@ -100,7 +100,10 @@ const CATALOG: &[Implementation] = &[
     Implementation::solo::<Starts<PosixSpawn>>("floor:posix_spawn", "process")
         .workloads(START)
         .note("this very program"),
-    Implementation::solo::<Starts<Spawn>>("ipc-process:spawn", "process")
+    Implementation::solo::<Starts<Own<false>>>("ipc-process:spawn", "process")
+        .workloads(START)
+        .note(""),
+    Implementation::solo::<Starts<Own<true>>>("ipc-process:zygote", "process")
         .workloads(START)
         .note(""),
     Implementation::solo::<Starts<StdCommand>>("rival:Command", "process")

@@ -1,22 +1,32 @@
 //! The rows of `ipc-process`.
 
-use ipc_process::Process;
+use ipc_process::{Process, StartMethod};
 
 use crate::failure::Outcome;
 use crate::processes::starts::Starter;
 
-/// `Process::start` and `join` of a function that does nothing: this program, executed anew.
+/// `Process::start` and `join` of a function that does nothing: by this program, executed anew, or
+/// with `ZYGOTE` by a fork of a process that waits for that.
 #[derive(Debug)]
-pub(crate) struct Spawn;
+pub(crate) struct Own<const ZYGOTE: bool>;
 
 fn nothing() {}
 
-impl Starter for Spawn {
+impl<const ZYGOTE: bool> Starter for Own<ZYGOTE> {
     fn new() -> Outcome<Self> {
-        Ok(Self)
+        let mut own = Self;
+        // The first start makes the zygote.
+        own.start_and_join()?;
+        Ok(own)
     }
 
     fn start_and_join(&mut self) -> Outcome<()> {
-        Ok(Process::new(nothing, ()).start()?.join()?)
+        let method = if ZYGOTE {
+            StartMethod::Zygote
+        } else {
+            StartMethod::Spawn
+        };
+        let process = Process::new(nothing, ()).start_method(method);
+        Ok(process.start()?.join()?)
     }
 }

@@ -37,9 +37,20 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
             plots(&mut page, &here);
         }
     }
-    page.push_str("<h2>All rows</h2>");
-    for block in blocks(rows) {
-        table(&mut page, machine, &block);
+    let blocks = blocks(rows);
+    let (processes, messages): (Vec<_>, Vec<_>) = blocks
+        .iter()
+        .partition(|block| block[0].workload.is_of_processes());
+    for (heading, blocks, open) in [
+        ("Processes and pools", processes, " open"),
+        ("All rows of messages", messages, ""),
+    ] {
+        if !blocks.is_empty() {
+            let _ = write!(page, "<h2>{heading}</h2>");
+        }
+        for block in blocks {
+            table(&mut page, machine, block, open);
+        }
     }
     about(&mut page, machine);
     page.push_str("</main></body></html>\n");
@@ -252,12 +263,12 @@ fn nines_axis() -> Axis {
     }
 }
 
-fn table(page: &mut String, machine: &Machine, block: &[&Row]) {
+fn table(page: &mut String, machine: &Machine, block: &[&Row], open: &str) {
     let first = block[0];
     let columns = columns::of(first.workload, first.placement);
     let _ = write!(
         page,
-        "<details><summary>{}</summary><div class=\"wide\"><table><tr><th>row",
+        "<details{open}><summary>{}</summary><div class=\"wide\"><table><tr><th>row",
         escape(&caption(machine, first))
     );
     for column in &columns {
