@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 
+use crate::durable::LogLink;
 use crate::floors::{bytes, copy, durable, file, line, queue, ring, signal};
 use crate::implementation::Implementation;
 use crate::loan::LoanLink;
@@ -28,7 +29,7 @@ const MAP: &[Workload] = &[Workload::Map];
 
 /// Each message, or each batch, costs the disk a turn: two sizes show it.
 const DURABLE_SIZES: &[usize] = &[64, 1024];
-const DURABLE: &str = "outlives a loss of power";
+const DURABLE: &str = "a log that outlives a loss of power";
 
 /// Everything of this package, floors first within a mechanism.
 const CATALOG: &[Implementation] = &[
@@ -81,12 +82,13 @@ const CATALOG: &[Implementation] = &[
         .note("in one process: one write and one sync for 64 messages, read by nobody"),
     Implementation::channel::<ipc_file::FileLog>("ipc-file", "file"),
     Implementation::batched::<ipc_file::FileLog>("ipc-file:batch", "file"),
-    Implementation::channel::<ipc_file::FileLog>("ipc-file:durable", "file")
+    Implementation::pair::<LogLink<false>>("ipc-file:durable", "file")
         .workloads(THROUGHPUT)
         .waits(BLOCK)
         .sizes(DURABLE_SIZES)
         .note(DURABLE),
-    Implementation::batched::<ipc_file::FileLog>("ipc-file:durable:batch", "file")
+    Implementation::pair::<LogLink<true>>("ipc-file:durable:batch", "file")
+        .workloads(THROUGHPUT)
         .waits(BLOCK)
         .sizes(DURABLE_SIZES)
         .note(DURABLE),

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 use ipc_core::{
     Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
 };
-use ipc_file::Durability;
 
 use crate::control::Bundle;
 use crate::failure::{Failure, Outcome};
@@ -49,11 +48,10 @@ impl<C: Measured, const BATCH: bool> Link for ChannelLink<C, BATCH> {
     }
 }
 
-/// A family with the options that its rows are measured with.
+/// A family with the options that its rows are measured with, besides capacity and waiting.
 pub(crate) trait Measured: Channel {
-    /// What differs from the defaults besides how ends wait.
-    fn options(spec: &Spec) -> Self::Options {
-        Self::Options::default().capacity(spec.capacity())
+    fn options() -> Self::Options {
+        Self::Options::default()
     }
 }
 
@@ -65,36 +63,19 @@ impl Measured for ipc_signal::SignalQueue {}
 
 impl Measured for ipc_file::FileLog {
     /// In the directory of the reports, where the floors have their files too.
-    fn options(spec: &Spec) -> ipc_file::Options {
-        let options = ipc_file::Options::default().directory(report::directory());
-        if is_durable(spec) {
-            options
-                .durability(Durability::PowerLoss)
-                .capacity(DURABLE_CAPACITY)
-        } else {
-            options.capacity(spec.capacity())
-        }
+    fn options() -> ipc_file::Options {
+        ipc_file::Options::default().directory(report::directory())
     }
 }
 
-/// Whether a row's messages must outlive a loss of power.
-pub(crate) fn is_durable(spec: &Spec) -> bool {
-    spec.implementation.contains("durable")
-}
-
-/// Bytes of the log, and of its floor's file, where batches are synced: several of them fit.
-pub(crate) const DURABLE_CAPACITY: usize = 1 << 20;
-
 pub(crate) fn pair<C: Measured>(spec: &Spec) -> Outcome<(C::Sender, C::Receiver)> {
-    let wait = |options: C::Options| match spec.wait {
-        Some(wait) => options.wait_strategy(wait.into()),
-        None => options,
-    };
-    match C::pair(&wait(C::options(spec))) {
-        // What the user may not have is measured as it comes; the depth is in the report.
-        Err(OpenError::Limit(_) | OpenError::Invalid { .. }) => {
-            Ok(C::pair(&wait(C::Options::default()))?)
-        }
+    let mut options = C::options();
+    if let Some(wait) = spec.wait {
+        options = options.wait_strategy(wait.into());
+    }
+    match C::pair(&options.clone().capacity(spec.capacity())) {
+        // A capacity that the user may not have is measured as it comes; the depth is in the report.
+        Err(OpenError::Limit(_)) => Ok(C::pair(&options)?),
         pair => Ok(pair?),
     }
 }
@@ -140,7 +121,10 @@ impl<C: Channel, const BATCH: bool> Port for Ends<C, BATCH> {
 
     fn stream(&mut self, message: &mut [u8], messages: u64) -> Outcome<()> {
         if BATCH {
-            return self.stream_batches(message, messages);
+            return in_batches(message, messages, |batch| {
+                let sent = self.sender.send_batch_with(batch, Wait::Forever);
+                sent.map_err(sending)
+            });
         }
         for number in 0..messages {
             workload::stamp(message, number);
@@ -150,27 +134,27 @@ impl<C: Channel, const BATCH: bool> Port for Ends<C, BATCH> {
     }
 }
 
-impl<C: Channel, const BATCH: bool> Ends<C, BATCH> {
-    fn stream_batches(&mut self, message: &[u8], messages: u64) -> Outcome<()> {
-        let mut batch = vec![message.to_vec(); BATCH_MESSAGES];
-        let mut next = 0;
-        while next < messages {
-            let left = usize::try_from(messages - next).unwrap_or(usize::MAX);
-            let offered = left.min(BATCH_MESSAGES);
-            for (number, message) in (next..).zip(&mut batch[..offered]) {
-                workload::stamp(message, number);
-            }
-            let mut slices = [IoSlice::new(&[]); BATCH_MESSAGES];
-            for (slice, message) in slices.iter_mut().zip(&batch) {
-                *slice = IoSlice::new(message);
-            }
-            let sent = self
-                .sender
-                .send_batch_with(&slices[..offered], Wait::Forever);
-            next += sent.map_err(sending)? as u64;
+/// Numbers messages and offers them to `send` in batches, of which it says how many it took.
+pub(crate) fn in_batches(
+    message: &[u8],
+    messages: u64,
+    mut send: impl FnMut(&[IoSlice<'_>]) -> Outcome<usize>,
+) -> Outcome<()> {
+    let mut batch = vec![message.to_vec(); BATCH_MESSAGES];
+    let mut next = 0;
+    while next < messages {
+        let left = usize::try_from(messages - next).unwrap_or(usize::MAX);
+        let offered = left.min(BATCH_MESSAGES);
+        for (number, message) in (next..).zip(&mut batch[..offered]) {
+            workload::stamp(message, number);
         }
-        Ok(())
+        let mut slices = [IoSlice::new(&[]); BATCH_MESSAGES];
+        for (slice, message) in slices.iter_mut().zip(&batch) {
+            *slice = IoSlice::new(message);
+        }
+        next += send(&slices[..offered])? as u64;
     }
+    Ok(())
 }
 
 #[cold]

@@ -4,6 +4,7 @@ mod catalog;
 mod channel;
 mod clock;
 mod control;
+mod durable;
 mod failure;
 mod floors;
 mod implementation;
@@ -69,7 +70,9 @@ pub fn main_with(rivals: &'static [Implementation]) -> ExitCode {
         .configure_from_args();
     let machine = Machine::here(&report::directory());
     let groups = plan::groups(&settings);
+    durable::remove_logs();
     let mut rows = measure::all(&mut criterion, groups, &settings);
+    durable::remove_logs();
     criterion.final_summary();
     if !settings.measuring {
         return ExitCode::SUCCESS;

@@ -1,5 +1,4 @@
 use crate::catalog;
-use crate::channel::is_durable;
 use crate::implementation::Implementation;
 use crate::placement::Placement;
 use crate::rivals::python;
@@ -231,6 +230,11 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
         },
         _ => &[],
     }
+}
+
+/// Whether a row's messages must outlive a loss of power.
+fn is_durable(spec: &Spec) -> bool {
+    spec.implementation.contains(":durable")
 }
 
 #[cfg(test)]
