@@ -37,8 +37,8 @@ impl Start<'_> {
     }
 }
 
-/// The descriptors before those of the arguments are the working directory and the standard
-/// streams, those of the latter that there are.
+/// The descriptors before those of the arguments, and after the lifeline of a daemon, are the
+/// working directory and the standard streams, those of the latter that there are.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Inherit {
     pub(crate) streams: [bool; 3],
@@ -63,8 +63,9 @@ pub(crate) struct Refusal {
     errno: i32,
 }
 
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 10] = [
     "socketpair",
+    "fcntl",
     "chdir",
     "setrlimit",
     "setpgid",

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
-use crate::reap::Child;
+use crate::reap::{Child, Role};
 use crate::spawn::signals;
 use crate::{JoinError, RemotePanic, Target, Unstarted, supervisor};
 
@@ -37,6 +37,8 @@ const ENDS_OF_ITSELF: Duration = Duration::from_millis(100);
 pub struct Process<R> {
     child: Arc<Child>,
     control: Control,
+    /// Nothing but held: a daemon ends when it closes.
+    _lifeline: Option<OwnedFd>,
     name: String,
     result: PhantomData<fn() -> R>,
 }
@@ -64,13 +66,23 @@ impl<R> Process<R> {
         Unstarted::describe(function, arguments)
     }
 
-    pub(crate) fn from_started(child: Arc<Child>, control: Control, name: String) -> Self {
+    pub(crate) fn from_started(
+        child: Arc<Child>,
+        control: Control,
+        lifeline: Option<OwnedFd>,
+        name: String,
+    ) -> Self {
         Self {
             child,
             control,
+            _lifeline: lifeline,
             name,
             result: PhantomData,
         }
+    }
+
+    pub(crate) fn become_known_as(&self, role: Role) {
+        self.child.become_known_as(role, &self.name);
     }
 
     /// Its process id. For people and logs: once the process has ended, another may get it.
@@ -134,6 +146,14 @@ impl<R> Process<R> {
         self.child.signal(Signal::TERM)
     }
 
+    /// Interrupts it as Ctrl-C does: SIGINT. `Ok` also if it has ended already.
+    ///
+    /// # Errors
+    /// EPERM if it has changed its user.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.child.signal(Signal::INT)
+    }
+
     /// Sends the signal of this number, such as 19 for SIGSTOP. `Ok` also if it has ended already.
     ///
     /// # Errors
@@ -151,7 +171,6 @@ impl<R> Process<R> {
     /// Next frame that the process left or leaves; `None` once it can send no more.
     fn outcome(&self) -> io::Result<Option<Frame>> {
         let mut pending: Vec<OwnedFd> = Vec::new();
-        let _here = supervisor::leave_to_caller(&self.child);
         // The frame lies in the socket when the process has ended, and one wake is enough for both.
         // Only a process that finds no room for its frame does not end before we read.
         poll(
@@ -183,6 +202,7 @@ impl<R: DeserializeOwned> Process<R> {
     /// # Errors
     /// How it ended instead, as [`JoinError`] says. It is reaped in every case but `Io`.
     pub fn join(self) -> Result<R, JoinError> {
+        let _here = supervisor::leave_to_caller(&self.child);
         let frame = self
             .outcome()
             .map_err(|error| JoinError::io("recvmsg", error))?;
@@ -246,7 +266,7 @@ impl<R> fmt::Debug for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         if self.is_daemon() && self.is_alive() {
-            // A refusal leaves the daemon to its control socket, which closes now.
+            // A refusal leaves the daemon to its lifeline, which closes now.
             let _ = self.child.signal(Signal::KILL);
             let _ = self.child.wait(Wait::at_most(KILLED));
         }

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use rustix::io::Errno;
 
 pub(crate) use clone::{spawn, spawn_second_level};
-pub(crate) use fork::{Forker, Parentage};
+pub(crate) use fork::Forker;
 
 /// Names the control socket to a process that has to run a function: descriptor, depth, and the
 /// process's own pid in [`PID_DIGITS`] digits.

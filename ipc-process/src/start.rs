@@ -4,12 +4,14 @@ use std::any::type_name;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use ipc_core::Parts;
 use ipc_core::handoff::encode;
 use rustix::fs::{Mode, OFlags};
-use serde::Serialize;
+use rustix::pipe::PipeFlags;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::builder::StartMethod;
 use crate::control::{Control, Frame, Kind};
@@ -29,6 +31,8 @@ struct Order {
     streams: [Stdio; 3],
     settings: Settings,
     arguments: Parts,
+    /// Of a daemon: the end of a pipe that closes with our handle, or with us.
+    lifeline: Option<OwnedFd>,
 }
 
 impl Order {
@@ -39,10 +43,18 @@ impl Order {
     {
         let place = trampoline::place_of::<F, A>(description.function)
             .ok_or(StartError::NotInMainProgram)?;
-        let arguments = encode(&description.arguments).map_err(|error| StartError::Arguments {
-            reason: error.to_string(),
-        })?;
+        let mut arguments =
+            encode(&description.arguments).map_err(|error| StartError::Arguments {
+                reason: error.to_string(),
+            })?;
         drop(description.arguments);
+        let mut lifeline = None;
+        if description.daemon {
+            let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+            let (theirs, ours) = pipe.map_err(|e| StartError::io("pipe2", e))?;
+            arguments.descriptors.insert(0, theirs);
+            lifeline = Some(ours);
+        }
         Ok(Self {
             place,
             name: description
@@ -54,6 +66,34 @@ impl Order {
             streams: description.streams,
             settings: description.settings,
             arguments,
+            lifeline,
+        })
+    }
+
+    /// `inherit`: the process has not executed the image by order of its starter.
+    fn into_frame(self, parent: i32, inherit: Option<Inherit>) -> Result<Frame, StartError> {
+        let identity = match inherit {
+            Some(_) => None,
+            None => Some(child::identity().map_err(|error| StartError::io("stat", error))?),
+        };
+        let start = Start {
+            identity,
+            place: self.place,
+            parent,
+            daemon: self.daemon,
+            stoppable: self.stoppable,
+            name: &self.name,
+            inherit,
+            settings: self.settings,
+            arguments: &self.arguments.data,
+        };
+        let body = postcard::to_stdvec(&start).map_err(|error| StartError::Arguments {
+            reason: error.to_string(),
+        })?;
+        Ok(Frame {
+            kind: Kind::Start,
+            body,
+            descriptors: self.arguments.descriptors,
         })
     }
 }
@@ -72,19 +112,56 @@ where
     }
 }
 
-fn by_spawn<R>(order: Order, depth: u32) -> Result<Process<R>, StartError> {
+fn by_spawn<R>(mut order: Order, depth: u32) -> Result<Process<R>, StartError> {
+    let (spawn, control) = prepare_spawn(&mut order, depth)?;
+    let lifeline = order.lifeline.take();
     let role = Role::of_daemon(order.daemon);
     let name = order.name.clone();
-    let (spawn, control, frame) = prepare_spawn(order, depth, own_pid())?;
+    let frame = order.into_frame(own_pid(), None)?;
     let child = supervisor::start(spawn, role).map_err(|e| StartError::io("clone", e))?;
     child.become_known_as(role, &name);
-    match handshake::run(&child, &control, frame, true) {
-        Ok(()) => Ok(Process::from_started(child, control, name)),
-        Err(error) => {
-            handshake::end(&child);
-            Err(error)
+    hand_over(&child, &control, frame, true)?;
+    Ok(Process::from_started(child, control, lifeline, name))
+}
+
+fn by_zygote<R>(mut order: Order) -> Result<Process<R>, StartError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory =
+        rustix::fs::open(".", flags, Mode::empty()).map_err(|e| StartError::io("open", e))?;
+    let mut streams = own_streams().map_err(|e| StartError::io("fcntl", e))?;
+    for (own, asked) in streams.iter_mut().zip(open_streams(&mut order)?) {
+        if asked.is_some() {
+            *own = asked;
         }
     }
+    let there = streams.each_ref().map(Option::is_some);
+    let inherited = std::iter::once(directory).chain(streams.into_iter().flatten());
+    let after_lifeline = usize::from(order.daemon);
+    let descriptors = &mut order.arguments.descriptors;
+    descriptors.splice(after_lifeline..after_lifeline, inherited);
+
+    let zygote::Spare {
+        child,
+        control,
+        environment,
+    } = zygote::take()?;
+    let lifeline = order.lifeline.take();
+    let name = order.name.clone();
+    let hello = order.settings != Settings::default();
+    child.become_known_as(Role::of_daemon(order.daemon), &name);
+    let inherit = Inherit {
+        streams: there,
+        environment,
+        variables: std::mem::take(&mut order.variables),
+    };
+    // It waited in a group of its own, out of the terminal's reach. From now on it is one of us.
+    let joined = zygote::join_group(&child).map_err(|error| StartError::io("setpgid", error));
+    let handed_over = joined
+        .and_then(|()| order.into_frame(own_pid(), Some(inherit)))
+        .and_then(|frame| hand_over(&child, &control, frame, hello));
+    zygote::refill();
+    handed_over?;
+    Ok(Process::from_started(child, control, lifeline, name))
 }
 
 /// Starts a second-level child; gives its pid and descriptor.
@@ -96,18 +173,74 @@ where
     A: Serialize + DeserializeOwned,
 {
     let depth = depth()?;
-    let (spawn, control, frame) = prepare_spawn(Order::of(description)?, depth, 0)?;
+    let mut order = Order::of(description)?;
+    let (spawn, control) = prepare_spawn(&mut order, depth)?;
+    let frame = order.into_frame(0, None)?;
     let (pid, pidfd) = spawn_second_level(&spawn).map_err(|e| StartError::io("clone", e))?;
     drop(spawn);
     // Nobody keeps it: it is not ours to reap.
     let stranger = Child::new(pid, pidfd, Role::Plain);
-    match handshake::run(&stranger, &control, frame, true) {
-        Ok(()) => Ok((stranger.pid, stranger.into())),
-        Err(error) => {
-            handshake::end(&stranger);
-            Err(error)
-        }
-    }
+    hand_over(&stranger, &control, frame, true)?;
+    Ok((stranger.pid, stranger.into()))
+}
+
+/// What another process of this program has to know to make a child for us. With it go the
+/// child's control socket and those of its standard streams that are not the other's.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SpawnElsewhere {
+    daemon: bool,
+    name: String,
+    streams: [bool; 3],
+    variables: Vec<(OsString, OsString)>,
+}
+
+/// Has another process make the child; `ask` gives back its pid and descriptor.
+pub(crate) fn start_elsewhere<F, A>(
+    description: Unstarted<F, A>,
+    parent: u32,
+    ask: impl FnOnce(&SpawnElsewhere, Vec<OwnedFd>) -> Result<(i32, OwnedFd), StartError>,
+) -> Result<Process<F::Output>, StartError>
+where
+    F: Target<A>,
+    A: Serialize + DeserializeOwned,
+{
+    let mut order = Order::of(description)?;
+    let (control, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
+    let streams = open_streams(&mut order)?;
+    let request = SpawnElsewhere {
+        daemon: order.daemon,
+        name: order.name.clone(),
+        streams: streams.each_ref().map(Option::is_some),
+        variables: std::mem::take(&mut order.variables),
+    };
+    let descriptors = std::iter::once(theirs.into()).chain(streams.into_iter().flatten());
+    let (pid, pidfd) = ask(&request, descriptors.collect())?;
+    let child = Child::new(pid, pidfd, Role::of_daemon(order.daemon));
+    let lifeline = order.lifeline.take();
+    let frame = order.into_frame(parent.cast_signed(), None)?;
+    hand_over(&child, &control, frame, true)?;
+    let (child, name) = (Arc::new(child), request.name);
+    Ok(Process::from_started(child, control, lifeline, name))
+}
+
+/// The other process's side of [`start_elsewhere`].
+pub(crate) fn spawn_for_another(
+    request: SpawnElsewhere,
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<Arc<Child>> {
+    let depth = child::depth_of_children().map_err(io::Error::other)?;
+    let mut descriptors = descriptors.into_iter();
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let control = descriptors.next().ok_or_else(malformed)?;
+    let streams = request
+        .streams
+        .map(|there| there.then(|| descriptors.next()).flatten());
+    let environment = environment_with(&request.variables);
+    let spawn = Spawn::new(control, environment, depth, streams, request.daemon)?;
+    let role = Role::of_daemon(request.daemon);
+    let child = supervisor::start(spawn, role)?;
+    child.become_known_as(role, &request.name);
+    Ok(child)
 }
 
 /// How deep the new process is, if this one may start any.
@@ -122,100 +255,39 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_pid()
 }
 
-fn prepare_spawn(
-    order: Order,
-    depth: u32,
-    parent: i32,
-) -> Result<(Spawn, Control, Frame), StartError> {
+/// A process's half of what it takes, and ours of its control socket.
+fn prepare_spawn(order: &mut Order, depth: u32) -> Result<(Spawn, Control), StartError> {
     let (ours, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
-    let [stdin, stdout, stderr] = order.streams.map(Stdio::open);
-    let open = |stream: io::Result<_>| stream.map_err(|e| StartError::io("open", e));
-    let streams = [open(stdin)?, open(stdout)?, open(stderr)?];
-    let variables = order.variables;
-    let overridden = |name: &OsString| variables.iter().any(|(other, _)| other == name);
-    let environment = std::env::vars_os()
-        .filter(|(name, _)| !overridden(name))
-        .chain(variables.iter().cloned());
+    let streams = open_streams(order)?;
+    let environment = environment_with(&order.variables);
     let spawn = Spawn::new(theirs.into(), environment, depth, streams, order.daemon)
         .map_err(|e| StartError::io("fcntl", e))?;
-    let start = Start {
-        identity: Some(child::identity().map_err(|error| StartError::io("stat", error))?),
-        place: order.place,
-        parent,
-        daemon: order.daemon,
-        stoppable: order.stoppable,
-        name: &order.name,
-        inherit: None,
-        settings: order.settings,
-        arguments: &order.arguments.data,
-    };
-    let frame = frame(&start, order.arguments.descriptors)?;
-    Ok((spawn, ours, frame))
+    Ok((spawn, ours))
 }
 
-fn by_zygote<R>(order: Order) -> Result<Process<R>, StartError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory =
-        rustix::fs::open(".", flags, Mode::empty()).map_err(|e| StartError::io("open", e))?;
-    let mut streams = own_streams().map_err(|e| StartError::io("fcntl", e))?;
-    for (own, asked) in streams.iter_mut().zip(order.streams) {
-        if let Some(other) = asked.open().map_err(|e| StartError::io("open", e))? {
-            *own = Some(other);
-        }
-    }
-    let there = streams.each_ref().map(Option::is_some);
-    let descriptors: Vec<OwnedFd> = std::iter::once(directory)
-        .chain(streams.into_iter().flatten())
-        .chain(order.arguments.descriptors)
-        .collect();
-
-    let zygote::Spare {
-        child,
-        control,
-        environment,
-    } = zygote::take()?;
-    let start = Start {
-        identity: None,
-        place: order.place,
-        parent: own_pid(),
-        daemon: order.daemon,
-        stoppable: order.stoppable,
-        name: &order.name,
-        inherit: Some(Inherit {
-            streams: there,
-            environment,
-            variables: order.variables,
-        }),
-        settings: order.settings,
-        arguments: &order.arguments.data,
-    };
-    let hello = start.wants_hello();
-    child.become_known_as(Role::of_daemon(order.daemon), &order.name);
-    // It waited in a group of its own, out of the terminal's reach. From now on it is one of us.
-    let joined = zygote::join_group(&child).map_err(|error| StartError::io("setpgid", error));
-    let sent = joined.and_then(|()| {
-        let frame = frame(&start, descriptors)?;
-        handshake::run(&child, &control, frame, hello)
-    });
-    zygote::refill();
-    match sent {
-        Ok(()) => Ok(Process::from_started(child, control, order.name)),
-        Err(error) => {
-            handshake::end(&child);
-            Err(error)
-        }
-    }
+fn environment_with(
+    variables: &[(OsString, OsString)],
+) -> impl Iterator<Item = (OsString, OsString)> {
+    let overridden = |name: &OsString| variables.iter().any(|(other, _)| other == name);
+    std::env::vars_os()
+        .filter(move |(name, _)| !overridden(name))
+        .chain(variables.iter().cloned())
 }
 
-fn frame(start: &Start<'_>, descriptors: Vec<OwnedFd>) -> Result<Frame, StartError> {
-    let body = postcard::to_stdvec(start).map_err(|error| StartError::Arguments {
-        reason: error.to_string(),
-    })?;
-    Ok(Frame {
-        kind: Kind::Start,
-        body,
-        descriptors,
-    })
+fn open_streams(order: &mut Order) -> Result<[Option<OwnedFd>; 3], StartError> {
+    let [stdin, stdout, stderr] = std::mem::take(&mut order.streams).map(Stdio::open);
+    let open = |stream: io::Result<_>| stream.map_err(|e| StartError::io("open", e));
+    Ok([open(stdin)?, open(stdout)?, open(stderr)?])
+}
+
+/// Leaves nothing of a child that did not take its orders.
+fn hand_over(
+    child: &Child,
+    control: &Control,
+    orders: Frame,
+    hello: bool,
+) -> Result<(), StartError> {
+    handshake::run(child, control, orders, hello).inspect_err(|_| handshake::end(child))
 }
 
 /// `mul` out of `my_program::maths::mul`.

@@ -4,7 +4,12 @@
 mod detached;
 mod ignore;
 mod list;
+mod reaper;
+mod stat;
+mod tree;
 
 pub use detached::{Detached, spawn_detached};
 pub use ignore::{IgnoreGuard, ignore_children};
 pub use list::{Zombie, reap, zombies};
+pub use reaper::Reaper;
+pub use tree::Descendant;

@@ -26,8 +26,10 @@ use crate::{StartError, child, handshake, supervisor};
 use alike::Alike;
 pub(crate) use server::serve;
 
-/// One for the next start, one to be made meanwhile.
-const READY: usize = 2;
+/// How many wait at most, and from how few on the server is woken to make more: several at a
+/// time, since waking it costs about as much as a fork, and mostly not while a start is waited for.
+const READY: usize = 4;
+const FEW: usize = 1;
 
 /// A fork takes a fraction of a millisecond. A server that has not made one by now is stopped, or
 /// the machine is not to be worked with.
@@ -47,8 +49,8 @@ struct Zygote {
     alike: Alike,
     environment: Vec<(OsString, OsString)>,
     ready: VecDeque<(Arc<Child>, Control)>,
-    /// How many are asked for and not ready yet.
-    asked: usize,
+    /// Our ends of those that are asked for and not ready yet.
+    asked: VecDeque<Control>,
 }
 
 static ZYGOTE: Mutex<Option<Zygote>> = Mutex::new(None);
@@ -123,7 +125,7 @@ impl Zygote {
             alike,
             environment,
             ready: VecDeque::new(),
-            asked: 0,
+            asked: VecDeque::new(),
         };
         zygote.ask().map_err(|e| StartError::io("sendmsg", e))?;
         Ok(zygote)
@@ -152,20 +154,29 @@ impl Zygote {
         let _ = self.process.signal(Signal::KILL);
         let _ = self.process.wait(Wait::at_most(PATIENCE));
         // Those that it told of before it died.
-        while self.asked > 0 && self.receive().is_ok() {}
+        while !self.asked.is_empty() && self.receive().is_ok() {}
         for (child, _) in &self.ready {
             let _ = child.signal(Signal::KILL);
         }
         supervisor::keep_unknown_children();
     }
 
-    /// Asks for as many as are missing.
+    /// Asks for as many as are missing. The sockets are made here, so that none is on its way for
+    /// long: while there are such, the kernel looks for lost ones at every close (unix(7)).
     fn ask(&mut self) -> io::Result<()> {
-        while self.ready.len() + self.asked < READY {
-            self.control.send(Frame::new(Kind::Fork, Vec::new()), || {
-                Err(io::ErrorKind::WouldBlock.into())
-            })?;
-            self.asked += 1;
+        if self.ready.len() + self.asked.len() > FEW {
+            return Ok(());
+        }
+        while self.ready.len() + self.asked.len() < READY {
+            let (ours, theirs) = Control::pair()?;
+            let fork = Frame {
+                kind: Kind::Fork,
+                body: Vec::new(),
+                descriptors: vec![theirs.into()],
+            };
+            self.control
+                .send(fork, || Err(io::ErrorKind::WouldBlock.into()))?;
+            self.asked.push_back(ours);
         }
         Ok(())
     }
@@ -210,36 +221,37 @@ impl Zygote {
                 other => break other,
             }
         };
-        self.asked = self.asked.saturating_sub(1);
-        match frame {
-            Ok(Some(frame)) if frame.kind == Kind::Forked => self.admit(frame),
-            Ok(Some(frame)) if frame.kind == Kind::Refused => {
+        let control = self.asked.pop_front();
+        match (frame, control) {
+            (Ok(Some(frame)), Some(control)) if frame.kind == Kind::Forked => {
+                self.admit(frame, control)
+            }
+            (Ok(Some(frame)), _) if frame.kind == Kind::Refused => {
                 let (call, error) = Refusal::read(&frame.body);
                 Err(StartError::io(call, error))
             }
-            Ok(_) => Err(StartError::io(
+            (Ok(_), _) => Err(StartError::io(
                 "recvmsg",
                 io::Error::other("the fork server ended"),
             )),
-            Err(error) => {
-                // What came without its descriptors has lost its control socket and ends.
+            (Err(error), _) => {
+                // What came without its descriptor sees our end of its control socket close.
                 supervisor::keep_unknown_children();
                 Err(StartError::io("recvmsg", error))
             }
         }
     }
 
-    fn admit(&mut self, frame: Frame) -> Result<(), StartError> {
+    fn admit(&mut self, frame: Frame, control: Control) -> Result<(), StartError> {
         let malformed = || {
             let error = io::Error::new(io::ErrorKind::InvalidData, "a malformed control frame");
             StartError::io("recvmsg", error)
         };
         let pid: [u8; 4] = frame.body.try_into().map_err(|_| malformed())?;
-        let [control, pidfd] =
-            <[OwnedFd; 2]>::try_from(frame.descriptors).map_err(|_| malformed())?;
+        let [pidfd] = <[OwnedFd; 1]>::try_from(frame.descriptors).map_err(|_| malformed())?;
         let child = Child::new(i32::from_ne_bytes(pid), pidfd, Role::Internal);
         let child = supervisor::keep(child).map_err(|e| StartError::io("epoll_ctl", e))?;
-        self.ready.push_back((child, Control::from_fd(control)));
+        self.ready.push_back((child, control));
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::wait::{Interest, poll};
 use ipc_core::{Parts, Wait};
 
 use rustix::process::Signal;
@@ -86,9 +86,6 @@ fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {
     family::set_parent(start.parent);
     sys::set_thread_name(start.name);
     let control = Arc::new(control);
-    if start.daemon {
-        end_with(&control);
-    }
     let parts = Parts {
         descriptors,
         data: start.arguments.to_vec(),
@@ -176,19 +173,6 @@ fn send(control: &Control, frame: Frame) {
 }
 
 fn room(control: &Control) -> io::Result<()> {
-    // The reader's making room is an event too, and must not be taken for its end.
-    sys::survive_hang_up(control.as_fd());
     poll([(control.as_fd(), Interest::Write)], Wait::Forever)?;
     Ok(())
-}
-
-/// Ends this process with its starter, also where `PR_SET_PDEATHSIG` was lost, as it is when this
-/// process changes its user. Without it there is still the kernel's signal.
-fn end_with(control: &Control) {
-    // Nothing comes on this socket any more but the end.
-    let _ = sys::die_at_hang_up(control.as_fd());
-    let hung_up = poll([(control.as_fd(), Interest::HangUp)], Wait::Never);
-    if hung_up == Ok(Polled::Ready) {
-        std::process::exit(EXIT_UNUSED)
-    }
 }

@@ -1,7 +1,10 @@
 //! How a process becomes what its starter wants it to be, before it runs the function.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
 
+use ipc_core::Wait;
+use ipc_core::wait::{Interest, Polled, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -10,9 +13,12 @@ use crate::spawn::sys;
 
 /// Takes the descriptors that are not the arguments'.
 pub(super) fn settle(start: &Start<'_>, descriptors: &mut Vec<OwnedFd>) -> Result<(), Refusal> {
+    if start.daemon {
+        die_with_starter(descriptors)?;
+    }
     if let Some(inherit) = &start.inherit {
         if start.daemon {
-            die_with(start.parent)?;
+            die_with_parent(start.parent)?;
         }
         inherit_now(inherit, descriptors)?;
     }
@@ -34,7 +40,22 @@ fn refused(call: &'static str) -> impl Fn(Errno) -> Refusal {
     move |error| Refusal::new(call, error)
 }
 
-fn die_with(parent: i32) -> Result<(), Refusal> {
+/// Where `PR_SET_PDEATHSIG` is lost, as when this process changes its user, and where the starter
+/// lets go of a daemon that it has no right to kill any more.
+fn die_with_starter(descriptors: &mut Vec<OwnedFd>) -> Result<(), Refusal> {
+    static LIFELINE: OnceLock<OwnedFd> = OnceLock::new();
+    if descriptors.is_empty() {
+        return Err(Refusal::new("fcntl", Errno::BADF));
+    }
+    let lifeline = LIFELINE.get_or_init(|| descriptors.remove(0));
+    sys::die_at_hang_up(lifeline.as_fd()).map_err(refused("fcntl"))?;
+    if poll([(lifeline.as_fd(), Interest::HangUp)], Wait::Never) == Ok(Polled::Ready) {
+        std::process::exit(super::run::EXIT_UNUSED);
+    }
+    Ok(())
+}
+
+fn die_with_parent(parent: i32) -> Result<(), Refusal> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(refused("prctl"))?;
     if getppid().is_none_or(|now| now.as_raw_pid() != parent) {
         // The program died before the attribute was set: nobody would send the signal.

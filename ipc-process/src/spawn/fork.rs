@@ -1,5 +1,5 @@
-//! fork(2) as a process with a single thread may do it, with a process descriptor, and where
-//! wanted as a child of its parent: clone(2).
+//! fork(2) as a process with a single thread may do it, with a process descriptor and as a child of
+//! its parent: clone(2).
 #![expect(unsafe_code, reason = "a clone that forks has no safe form")]
 
 use std::ffi::{c_int, c_void};
@@ -11,16 +11,6 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use super::sys::check;
-
-/// Whose child a fork is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Parentage {
-    /// The forking process's own.
-    #[expect(dead_code, reason = "for the reaper")]
-    Child,
-    /// That of the forking process's parent: `CLONE_PARENT`.
-    Sibling,
-}
 
 /// What a fork needs. It holds the stack on which every child runs; each has its own copy.
 #[derive(Debug)]
@@ -72,20 +62,11 @@ impl Forker {
         !self.tid.is_null()
     }
 
-    /// Makes a child that calls `run` with its copy of `state`, and ends when that returns. Gives
+    /// Makes a child of this process's parent that calls `run` with its copy of `state`, and ends when that returns. Gives
     /// back ours.
-    pub(crate) fn fork<T>(
-        &self,
-        parentage: Parentage,
-        state: T,
-        run: fn(T),
-    ) -> (T, Result<(i32, OwnedFd), Errno>) {
-        let mut flags = libc::CLONE_PIDFD;
-        flags |= match parentage {
-            Parentage::Child => libc::SIGCHLD,
-            // The exit signal is then that of this process.
-            Parentage::Sibling => libc::CLONE_PARENT,
-        };
+    pub(crate) fn fork<T>(&self, state: T, run: fn(T)) -> (T, Result<(i32, OwnedFd), Errno>) {
+        // With CLONE_PARENT the exit signal is that of this process.
+        let mut flags = libc::CLONE_PIDFD | libc::CLONE_PARENT;
         if self.renews_thread() {
             flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
         }

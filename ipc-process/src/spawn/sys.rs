@@ -67,24 +67,19 @@ pub(crate) fn exit_status_after_reaping(pidfd: BorrowedFd<'_>) -> Result<Option<
     Ok(known.then_some(info.exit_code))
 }
 
-/// Has the kernel kill this process when the other end of the socket closes, whoever this process
-/// is by then: fcntl(2) F_SETSIG. Anything that arrives would kill it too.
-pub(crate) fn die_at_hang_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Has the kernel kill this process when the pipe's other end closes, whoever this process is by
+/// then: fcntl(2) F_SETSIG. A byte that arrived would kill it too; a socket that ever carries
+/// something is not fit for this, since its reader may be ahead of the event.
+pub(crate) fn die_at_hang_up(pipe: BorrowedFd<'_>) -> Result<(), Errno> {
     // <asm-generic/fcntl.h>; libc does not name it.
     const F_SETSIG: c_int = 10;
     let fcntl = |command, argument: c_int| {
         // SAFETY: each of the commands takes a number.
-        check(unsafe { libc::fcntl(socket.as_raw_fd(), command, argument) })
+        check(unsafe { libc::fcntl(pipe.as_raw_fd(), command, argument) })
     };
     fcntl(libc::F_SETOWN, rustix::process::getpid().as_raw_pid())?;
     fcntl(F_SETSIG, libc::SIGKILL)?;
     fcntl(libc::F_SETFL, libc::O_ASYNC)
-}
-
-/// Undoes [`die_at_hang_up`].
-pub(crate) fn survive_hang_up(socket: BorrowedFd<'_>) {
-    // SAFETY: the command takes a number. The socket has no other flags.
-    unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, 0) };
 }
 
 /// Runs `hook` when the program returns from `main` or calls `exit`.

@@ -1,14 +1,12 @@
 //! The server's own side.
 
-use std::os::fd::OwnedFd;
-
 use rustix::io::Errno;
 
 use crate::child::{self, Thread, receive};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::spawn::trampoline;
-use crate::spawn::{Forker, Parentage, sys};
+use crate::spawn::{Forker, sys};
 
 /// Forks as often as it is asked to, until the program is gone.
 pub(crate) fn serve(mut control: Control) -> ! {
@@ -23,13 +21,11 @@ pub(crate) fn serve(mut control: Control) -> ! {
         std::process::exit(1)
     }
     while let Ok(Some(frame)) = receive(&control) {
-        if frame.kind != Kind::Fork {
+        let own_end = frame.descriptors.into_iter().next();
+        let Some(own_end) = own_end.filter(|_| frame.kind == Kind::Fork) else {
             break;
-        }
-        match Control::pair() {
-            Ok(pair) => control = fork(control, pair, &forker),
-            Err(error) => refuse(&control, "socketpair", error),
-        }
+        };
+        control = fork(control, Control::from_fd(own_end), &forker);
     }
     std::process::exit(0)
 }
@@ -42,22 +38,21 @@ fn prepare() -> Result<Forker, (&'static str, Errno)> {
     Forker::new().map_err(|e| ("mmap", e))
 }
 
-/// Gives back the server's own control socket.
-fn fork(control: Control, (ours, theirs): (Control, Control), forker: &Forker) -> Control {
+/// Forks a process that waits for orders at `theirs`; gives back the server's own socket.
+fn fork(control: Control, theirs: Control, forker: &Forker) -> Control {
     let run = if forker.renews_thread() {
         in_this_thread
     } else {
         in_a_new_thread
     };
-    let ((control, ours, theirs), forked) =
-        forker.fork(Parentage::Sibling, (control, ours, theirs), run);
+    let ((control, theirs), forked) = forker.fork((control, theirs), run);
     drop(theirs);
     match forked {
         Ok((pid, pidfd)) => {
             let forked = Frame {
                 kind: Kind::Forked,
                 body: pid.to_ne_bytes().to_vec(),
-                descriptors: vec![OwnedFd::from(ours), pidfd],
+                descriptors: vec![pidfd],
             };
             // Without a program that listens the process sees its control socket close, and ends.
             let _ = send(&control, forked);
@@ -67,18 +62,15 @@ fn fork(control: Control, (ours, theirs): (Control, Control), forker: &Forker) -
     control
 }
 
-fn in_this_thread(sockets: (Control, Control, Control)) {
-    child::serve(own_end(sockets), Thread::This)
+/// What a fork keeps open is what its process has: not the server's socket.
+fn in_this_thread((server, own): (Control, Control)) {
+    drop(server);
+    child::serve(own, Thread::This)
 }
 
-fn in_a_new_thread(sockets: (Control, Control, Control)) {
-    child::serve(own_end(sockets), Thread::New)
-}
-
-/// Closes what only the server and the program need.
-fn own_end((server, program, own): (Control, Control, Control)) -> Control {
-    drop((server, program));
-    own
+fn in_a_new_thread((server, own): (Control, Control)) {
+    drop(server);
+    child::serve(own, Thread::New)
 }
 
 fn refuse(control: &Control, call: &'static str, error: Errno) {

@@ -9,7 +9,20 @@ use std::time::Duration;
 
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Handoff, OpenError, Parts, Wait};
+use ipc_process::StartMethod;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+pub const BOTH: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Zygote];
+
+/// A start method as an argument.
+pub fn number_of(method: StartMethod) -> u8 {
+    u8::from(method == StartMethod::Zygote)
+}
+
+/// The other way.
+pub fn method_of(number: u8) -> StartMethod {
+    BOTH[usize::from(number)]
+}
 
 /// A bare descriptor that moves between processes as a channel end does.
 #[derive(Debug)]

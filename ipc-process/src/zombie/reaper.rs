@@ -1,0 +1,251 @@
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::{Handoff, OpenError, Parts, Wait};
+use rustix::io::Errno;
+use rustix::process::{Signal, getpid, set_child_subreaper};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::list::{reap, zombies};
+use super::tree::{Descendant, descendants, kill_descendants};
+use crate::child::receive;
+use crate::control::{Control, Frame, Kind};
+use crate::orders::Refusal;
+use crate::reap::Role;
+use crate::spawn::signals;
+use crate::start::{spawn_for_another, start_elsewhere};
+use crate::{Process, StartError, Target, Unstarted, supervisor};
+
+/// A process that adopts the orphans among its descendants, reaps them, and can list or end all
+/// that descends from it.
+///
+/// Processes that are started in it are its children, so that nothing they start can escape: when
+/// a parent in between ends, its children become the reaper's and not `init`'s
+/// (`PR_SET_CHILD_SUBREAPER`). The attribute is not set in this process, which would then get
+/// orphans that it does not know of and would have to wait for.
+///
+/// All descendants are ended when the reaper is dropped, and when this program ends, however it
+/// does.
+///
+/// ```no_run
+/// use ipc_process::Process;
+/// use ipc_process::zombie::Reaper;
+///
+/// fn build() { /* runs compilers that run others that may be left behind */ }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # ipc_process::init();
+/// let reaper = Reaper::start()?;
+/// let build = reaper.run(Process::new(build, ()))?;
+/// build.wait()?;
+/// println!("left behind: {:?}", reaper.list()?);
+/// reaper.kill_tree()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Reaper {
+    process: Process<()>,
+    requests: Mutex<Control>,
+}
+
+impl Reaper {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// As [`Unstarted::start`].
+    pub fn start() -> Result<Self, StartError> {
+        let (requests, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
+        let mut description = Process::new(serve, (Socket(theirs.into()),)).name("ipc-reaper");
+        description.stoppable = true;
+        let process = description.start()?;
+        // No daemon to the kernel: it has to survive us for as long as it takes to end its tree.
+        process.become_known_as(Role::Daemon);
+        Ok(Self {
+            process,
+            requests: Mutex::new(requests),
+        })
+    }
+
+    /// The reaper's process id, which is that of the orphans' parent.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Starts a process as a child of the reaper, with the reaper's environment and, where not
+    /// redirected, standard streams. Always by [`StartMethod::Spawn`](crate::StartMethod::Spawn).
+    ///
+    /// # Errors
+    /// As [`Unstarted::start`]. How such a process ended is known from Linux 6.15 on; its result
+    /// always is.
+    pub fn run<F, A>(&self, description: Unstarted<F, A>) -> Result<Process<F::Output>, StartError>
+    where
+        F: Target<A>,
+        A: Serialize + DeserializeOwned,
+    {
+        start_elsewhere(description, self.pid(), |request, descriptors| {
+            let body = postcard::to_stdvec(request).map_err(|error| StartError::Arguments {
+                reason: error.to_string(),
+            })?;
+            self.ask(body, descriptors)
+                .map_err(|error| StartError::io("clone", error))
+        })
+    }
+
+    fn ask(&self, body: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+        let request = Frame {
+            kind: Kind::Fork,
+            body,
+            descriptors,
+        };
+        // Held until the answer has come: one question at a time.
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.send(request, || {
+            poll([(requests.as_fd(), Interest::Write)], Wait::Forever)?;
+            Ok(())
+        })?;
+        let frame = receive(&requests)?.ok_or(io::ErrorKind::BrokenPipe)?;
+        if frame.kind == Kind::Refused {
+            return Err(Refusal::read(&frame.body).1);
+        }
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let pid: [u8; 4] = frame.body.try_into().map_err(|_| malformed())?;
+        let [pidfd] = <[OwnedFd; 1]>::try_from(frame.descriptors).map_err(|_| malformed())?;
+        Ok((i32::from_ne_bytes(pid), pidfd))
+    }
+
+    /// Everything that descends from the reaper.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn list(&self) -> io::Result<Vec<Descendant>> {
+        let found = descendants(self.pid())?.into_iter();
+        Ok(found
+            .map(|stat| Descendant {
+                pid: stat.pid,
+                parent: stat.parent,
+                name: stat.name,
+                is_zombie: stat.state == 'Z',
+            })
+            .collect())
+    }
+
+    /// Ends everything that descends from the reaper, by SIGKILL, and tells how many that were.
+    /// Nothing escapes by forking meanwhile.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read; EPERM for a descendant that changed its user.
+    pub fn kill_tree(&self) -> io::Result<usize> {
+        kill_descendants(self.pid())
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        // What is refused here the reaper tries itself, at the end of its socket.
+        let _ = self.kill_tree();
+    }
+}
+
+/// Runs in the reaper's process.
+fn serve(socket: Socket) {
+    let requests = Control::from_fd(socket.0);
+    if let Err(error) = adopt_and_reap(&requests) {
+        panic!("the reaper failed: {error}");
+    }
+}
+
+fn adopt_and_reap(requests: &Control) -> io::Result<()> {
+    set_child_subreaper(Some(getpid()))?;
+    let stop = signals::arrival_of(Signal::TERM)?;
+    let child_ended = signals::arrival_of(Signal::CHILD)?;
+    let mut pending = Vec::new();
+    loop {
+        let events = [
+            (requests.as_fd(), Interest::Read),
+            (stop.as_fd(), Interest::Read),
+            (child_ended.as_fd(), Interest::Read),
+        ];
+        poll(events, Wait::Forever)?;
+        let asked_to_stop = poll([(stop.as_fd(), Interest::Read)], Wait::Never)?;
+        if asked_to_stop == Polled::Ready {
+            break;
+        }
+        // Signals merge: one of them says that there is something to be reaped, not how much.
+        while rustix::io::read(&child_ended, &mut [0_u8; 128]).is_ok() {}
+        reap_orphans()?;
+        match requests.try_recv(&mut pending) {
+            Ok(Some(frame)) => answer(requests, frame)?,
+            Ok(None) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    kill_descendants(std::process::id())?;
+    Ok(())
+}
+
+fn answer(requests: &Control, request: Frame) -> io::Result<()> {
+    let made = postcard::from_bytes(&request.body)
+        .map_err(io::Error::other)
+        .and_then(|order| {
+            let child = spawn_for_another(order, request.descriptors)?;
+            Ok((child.pid, child.as_fd().try_clone_to_owned()?))
+        });
+    let answer = match made {
+        Ok((pid, pidfd)) => Frame {
+            kind: Kind::Forked,
+            body: pid.to_ne_bytes().to_vec(),
+            descriptors: vec![pidfd],
+        },
+        Err(error) => {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
+            Frame::new(Kind::Refused, Refusal::new("clone", errno).to_bytes())
+        }
+    };
+    requests.send(answer, || {
+        poll([(requests.as_fd(), Interest::Write)], Wait::Forever)?;
+        Ok(())
+    })
+}
+
+/// Those that this process did not start; its own are reaped by their descriptors.
+fn reap_orphans() -> io::Result<()> {
+    let own: Vec<u32> = supervisor::children().iter().map(|c| c.pid).collect();
+    for zombie in zombies()? {
+        if !own.contains(&zombie.pid) {
+            // Gone already is as good.
+            let _ = reap(zombie.pid);
+        }
+    }
+    Ok(())
+}
+
+/// A bare descriptor, for the journey.
+#[derive(Debug)]
+struct Socket(OwnedFd);
+
+impl Handoff for Socket {
+    fn to_parts(&self) -> io::Result<Parts> {
+        Ok(Parts {
+            descriptors: vec![self.0.try_clone()?],
+            data: Vec::new(),
+        })
+    }
+
+    fn release(&self) {}
+
+    fn from_parts(parts: Parts) -> Result<Self, OpenError> {
+        let [socket] =
+            <[OwnedFd; 1]>::try_from(parts.descriptors).map_err(|_| OpenError::Untrusted {
+                what: "not one descriptor",
+            })?;
+        Ok(Self(socket))
+    }
+}
+
+ipc_core::impl_serde_handoff!(Socket);
