@@ -35,6 +35,9 @@ const FEW: usize = 1;
 /// the machine is not to be worked with.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The death of a server, which nothing can delay but the kernel.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// A process that waits for orders.
 pub(crate) struct Spare {
     pub(crate) child: Arc<Child>,
@@ -152,12 +155,15 @@ impl Zygote {
             return;
         }
         let _ = self.process.signal(Signal::KILL);
-        let _ = self.process.wait(Wait::at_most(PATIENCE));
         // Those that it told of before it died.
         while !self.asked.is_empty() && self.receive().is_ok() {}
         for (child, _) in &self.ready {
             let _ = child.signal(Signal::KILL);
         }
+        // Whoever we have no right to kill any more ends when its socket closes.
+        let process = Arc::clone(&self.process);
+        drop(self);
+        let _ = process.wait(Wait::at_most(ENDING));
         supervisor::keep_unknown_children();
     }
 

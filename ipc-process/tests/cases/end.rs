@@ -220,6 +220,8 @@ fn starter(says: Fd, told: Fd, then: String) {
     match then.as_str() {
         "return" => std::mem::forget((daemon, other)),
         "exit" => std::process::exit(3),
+        "panic" => panic!("as told"),
+        "abort" => std::process::abort(),
         _ => forever(),
     }
 }
@@ -243,6 +245,8 @@ fn family(then: &str) -> Family {
     let starter = process(starter, arguments)
         .daemon(true)
         .stdin(OwnedFd::from(go))
+        .stderr(ipc_process::Stdio::Null)
+        .limits(ipc_process::Limits::new().core(0))
         .start()
         .unwrap();
     let mut pids = [[0; 4]; 2];
@@ -258,27 +262,31 @@ fn family(then: &str) -> Family {
 }
 
 #[test]
-fn a_daemon_dies_with_a_killed_starter_and_others_go_on() {
-    let Family {
-        starter,
-        daemon,
-        other,
-        tell,
-    } = family("wait");
-    starter.kill().unwrap();
-    assert!(ends(&daemon));
-    let alive = poll(
-        [(other.as_fd(), Interest::Read)],
-        Wait::at_most(Duration::from_millis(100)),
-    );
-    assert_eq!(alive, Ok(Polled::TimedOut));
-    drop(tell);
-    assert!(ends(&other));
+fn a_daemon_dies_with_a_killed_or_aborted_starter_and_others_go_on() {
+    for then in ["wait", "abort"] {
+        let Family {
+            starter,
+            daemon,
+            other,
+            tell,
+        } = family(then);
+        if then == "wait" {
+            starter.kill().unwrap();
+        }
+        assert!(ends(&daemon), "{then}");
+        let alive = poll(
+            [(other.as_fd(), Interest::Read)],
+            Wait::at_most(Duration::from_millis(100)),
+        );
+        assert_eq!(alive, Ok(Polled::TimedOut));
+        drop(tell);
+        assert!(ends(&other));
+    }
 }
 
 #[test]
 fn a_program_that_ends_ends_its_daemons_and_waits_for_the_others() {
-    for then in ["return", "exit"] {
+    for then in ["return", "exit", "panic"] {
         let Family {
             starter,
             daemon,
@@ -294,6 +302,11 @@ fn a_program_that_ends_ends_its_daemons_and_waits_for_the_others() {
         drop(tell);
         assert!(ends(&other), "{then}");
         let code = starter.wait().unwrap().code();
-        assert_eq!(code, Some(if then == "exit" { 3 } else { 0 }));
+        let expected = match then {
+            "return" => 0,
+            "exit" => 3,
+            _ => 101,
+        };
+        assert_eq!(code, Some(expected), "{then}");
     }
 }
