@@ -87,6 +87,7 @@ macro_rules! conformance_tests {
                 ten_thousand_channels_leave_nothing_behind
                 a_thousand_names_leave_nothing_behind
                 processes_that_had_an_end_leave_nothing_behind
+                running_out_of_descriptors_is_told_by_name_and_leaves_nothing
                 every_descriptor_is_closed_on_exec
                 a_message_in_the_steady_state_allocates_nothing
             }

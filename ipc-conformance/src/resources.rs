@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use ipc_core::{Channel, End, Listener as _, Receiver as _, Sender as _, Wait};
+use ipc_core::{Channel, End, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::allocations;
 use crate::content;
@@ -97,6 +98,41 @@ fn check_arrived<C: Channel>(_case: Case, (tx, rx): (End<C::Sender>, End<C::Rece
     all_close_on_exec("ends that were handed over", &BTreeMap::new());
 }
 
+/// Lets `attempt` have no descriptor, then one, and so on until it succeeds, and once more.
+fn with_ever_more_descriptors(
+    case: &Case,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<(), OpenError>,
+) {
+    // The first time may start a thread or open something for good.
+    attempt().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let before = descriptors();
+    let usual = getrlimit(Resource::Nofile);
+    let scarce = Rlimit {
+        current: Some(64),
+        ..usual
+    };
+    let mut succeeded = false;
+    for free in 0..32 {
+        case.step(&format!("making {what} with {free} descriptors free"));
+        setrlimit(Resource::Nofile, scarce).expect("setrlimit");
+        let mut fillers: Vec<fs::File> =
+            std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        fillers.truncate(fillers.len() - free);
+        let outcome = attempt();
+        drop(fillers);
+        setrlimit(Resource::Nofile, usual).expect("setrlimit");
+        none_are_left(&before);
+        match outcome {
+            Ok(()) if succeeded => return,
+            Ok(()) if free > 0 => succeeded = true,
+            Err(OpenError::Limit(limit)) if limit.name == "RLIMIT_NOFILE" => {}
+            other => panic!("{what} with {free} descriptors free: {other:?}"),
+        }
+    }
+    panic!("{what} needs more than 32 descriptors");
+}
+
 /// Receives and counts the allocations of the steady state.
 fn receive_steadily<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) -> u64 {
     let mut rx = rx.into_inner();
@@ -177,6 +213,27 @@ cases! {
             entries(case.directory().to_str().expect("ASCII")), 0,
             "something is left in the directory"
         );
+    }
+
+    /// With no descriptor free, then one, two and so on until there are enough: `Limit` by its
+    /// name at each step, and what had been made before it is gone.
+    fn running_out_of_descriptors_is_told_by_name_and_leaves_nothing(case) {
+        if !crosses::<C>() {
+            return;
+        }
+        let options = C::Options::default();
+        let path = case.directory().join("name");
+        let name: C::Address =
+            path.to_str().expect("ASCII").parse().unwrap_or_else(|e| panic!("{e}"));
+        with_ever_more_descriptors(&case, "a pair", || C::pair(&options).map(drop));
+        with_ever_more_descriptors(&case, "a listener", || {
+            let listened = C::listen(&name, &options).map(drop);
+            assert!(listened.is_ok() || !path.exists(), "a name without a listener is left");
+            if C::CAPABILITIES.retention == ipc_core::Retention::Storage {
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+            }
+            listened
+        });
     }
 
     /// Neither a zombie nor a descriptor of a process that had an end.

@@ -75,6 +75,9 @@ flaws! {
     a_leaked_descriptor_is_caught: LeaksDescriptors of Reference,
         resources::ten_thousand_channels_leave_nothing_behind,
         "descriptors are left";
+    a_descriptor_left_where_few_are_free_is_caught: LeaksDescriptors of Reference,
+        resources::running_out_of_descriptors_is_told_by_name_and_leaves_nothing,
+        "descriptors are left";
     a_descriptor_that_other_programs_inherit_is_caught: SurvivesExec of Reference,
         resources::every_descriptor_is_closed_on_exec,
         "/dev/null survives exec";

@@ -2,6 +2,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
 /// A limit of the kernel, of the storage or of this library that a call ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -23,14 +26,37 @@ impl fmt::Display for Limit {
     }
 }
 
+impl Limit {
+    /// The limit that every call which makes a descriptor may run into, if it is the reason.
+    fn of_descriptors(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error)? {
+            Errno::MFILE => Some(Self {
+                name: "RLIMIT_NOFILE",
+                value: getrlimit(Resource::Nofile).current,
+                advice: "close descriptors, or raise the limit (ulimit -n)",
+            }),
+            Errno::NFILE => Some(Self {
+                name: "fs.file-max",
+                value: std::fs::read_to_string("/proc/sys/fs/file-max")
+                    .ok()
+                    .and_then(|text| text.trim().parse().ok()),
+                advice: "close descriptors in any process, or raise the setting as root",
+            }),
+            _ => None,
+        }
+    }
+}
+
 macro_rules! from_io {
     ($error:ident) => {
         impl $error {
-            /// An error of the system call `call` that has no name of its own here.
+            /// An error of the system call `call`: `Limit` for EMFILE and ENFILE, `Io` for what
+            /// has no name of its own here.
             pub fn io(call: &'static str, source: impl Into<io::Error>) -> Self {
-                Self::Io {
-                    call,
-                    source: source.into(),
+                let source = source.into();
+                match Limit::of_descriptors(&source) {
+                    Some(limit) => Self::Limit(limit),
+                    None => Self::Io { call, source },
                 }
             }
         }

@@ -140,18 +140,12 @@ impl<R: Receiver + Pollable> Async<R> {
 
 impl From<io::Error> for SendError {
     fn from(source: io::Error) -> Self {
-        Self::Io {
-            call: "epoll",
-            source,
-        }
+        Self::io("epoll", source)
     }
 }
 
 impl From<io::Error> for RecvError {
     fn from(source: io::Error) -> Self {
-        Self::Io {
-            call: "epoll",
-            source,
-        }
+        Self::io("epoll", source)
     }
 }

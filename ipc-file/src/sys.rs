@@ -148,7 +148,7 @@ impl From<Fault> for OpenError {
                     ),
                 ),
             },
-            Fault::Io(call, source) => Self::Io { call, source },
+            Fault::Io(call, source) => Self::io(call, source),
         }
     }
 }
@@ -170,7 +170,7 @@ impl From<Fault> for SendError {
         match fault {
             Fault::Limit(limit) => Self::Limit(limit),
             Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
-            Fault::Io(call, source) => Self::Io { call, source },
+            Fault::Io(call, source) => Self::io(call, source),
         }
     }
 }
@@ -180,7 +180,7 @@ impl From<Fault> for RecvError {
         match fault {
             Fault::Limit(limit) => Self::Limit(limit),
             Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
-            Fault::Io(call, source) => Self::Io { call, source },
+            Fault::Io(call, source) => Self::io(call, source),
         }
     }
 }
