@@ -67,7 +67,8 @@ pub enum Order {
     /// In the order in which one sender sent them.
     Fifo,
     /// Higher priority first, first in first out within one priority; `send` uses one priority,
-    /// so a program that asks for none sees [`Order::Fifo`].
+    /// so a program that asks for none sees [`Order::Fifo`], as the suite checks. The call that asks
+    /// for one is the mechanism's own, and so are its tests.
     Priority,
 }
 
