@@ -173,9 +173,10 @@ fn beyond_the_limit() -> (i32, Vec<(i32, u64)>) {
     };
     setrlimit(Resource::Sigpending, none).unwrap();
     let refused = queue(this_thread(), &info(7));
+    let own = rustix::process::getpid().as_raw_nonzero().get();
     for _ in 0..3 {
         // SAFETY: two integers.
-        assert_eq!(unsafe { libc::kill(libc::getpid(), signal()) }, 0);
+        assert_eq!(unsafe { libc::kill(own, signal()) }, 0);
     }
     let arrived = std::iter::from_fn(take).map(|info| (info[1] as u32 as i32, info[3]));
     (refused, arrived.collect())
