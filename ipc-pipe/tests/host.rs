@@ -1,0 +1,149 @@
+//! Where the host or its user has less than usual: no room for pipes, or SIGPIPE in force. Both belong
+//! to a whole process or user, so each test runs in a process of its own.
+#![expect(unsafe_code, reason = "signal dispositions have no safe API")]
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ipc_core::{Channel, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait};
+use ipc_pipe::{Options, Pipe, Receiver};
+use ipc_process::Process;
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
+ipc_process::test_support!();
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAGE: usize = 4096;
+
+/// Uses up what `fs.pipe-user-pages-soft` grants this user. `None` where it grants everything, or
+/// privilege does.
+fn use_up_pages() -> Option<Vec<(OwnedFd, OwnedFd)>> {
+    let soft = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok()?;
+    let soft: usize = soft.trim().parse().ok()?;
+    let largest = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").ok()?;
+    let largest: usize = largest.trim().parse().ok()?;
+    let mut pipes = Vec::new();
+    for _ in 0..soft * PAGE / largest + soft {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        if fcntl_getpipe_size(&writer).ok()? < 16 * PAGE {
+            return Some(pipes);
+        }
+        let _ = fcntl_setpipe_size(&writer, largest);
+        pipes.push((reader, writer));
+    }
+    None
+}
+
+/// Gives the size that the pipe had, if there was a limit to meet.
+fn exchange_through_a_small_pipe() -> Option<usize> {
+    let nobody = rustix::thread::Uid::from_raw(65534);
+    let _ = rustix::thread::set_thread_res_uid(nobody, nobody, nobody);
+    let _pages = use_up_pages()?;
+    let (mut sender, mut receiver) = Pipe::pair(&Options::default()).unwrap();
+    let size = sender.limits().depth_bytes;
+    let lengths = || (0..2000usize).map(|number| number * 7919 % 50_000);
+    let sending = std::thread::spawn(move || {
+        for len in lengths() {
+            sender
+                .send_timeout(&vec![len as u8; len], PATIENCE)
+                .unwrap();
+        }
+        // Several small ones in one write, into a pipe of two pages.
+        let batch = [IoSlice::new(b"small"); 1000];
+        let mut sent = 0;
+        while sent < batch.len() {
+            sent += sender
+                .send_batch_with(&batch[sent..], Wait::at_most(PATIENCE))
+                .unwrap();
+        }
+    });
+    let mut message = Vec::new();
+    for len in lengths() {
+        receiver
+            .recv_vec(&mut message, Wait::at_most(PATIENCE))
+            .unwrap();
+        assert!(message.len() == len && message.iter().all(|&byte| byte == len as u8));
+    }
+    for _ in 0..1000 {
+        receiver
+            .recv_vec(&mut message, Wait::at_most(PATIENCE))
+            .unwrap();
+        assert_eq!(message, b"small");
+    }
+    sending.join().unwrap();
+    assert!(matches!(receiver.recv(&mut []), Err(RecvError::Closed)));
+    size
+}
+
+#[test]
+fn beyond_the_users_share_of_pages_a_pipe_is_small_and_carries_everything() {
+    let child = Process::new(exchange_through_a_small_pipe, ())
+        .start()
+        .unwrap();
+    match child.join().unwrap() {
+        Some(size) => assert!(size <= 2 * PAGE, "{size}"),
+        None => eprintln!("skipped: nothing limits the pages of this user's pipes"),
+    }
+}
+
+/// RWF_NOSIGNAL of `<linux/fs.h>`.
+const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
+
+fn knows_nosignal() -> bool {
+    let (_reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    pwritev2(&writer, &[IoSlice::new(b"x")], u64::MAX, NOSIGNAL) != Err(Errno::OPNOTSUPP)
+}
+
+/// Gives what became of a send to nobody, in a process that SIGPIPE would end.
+fn send_to_nobody(deaf: bool) -> bool {
+    if !deaf {
+        // SAFETY: a valid signal and disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    let (mut sender, receiver) = Pipe::pair(&Options::default()).unwrap();
+    drop(receiver);
+    let waits = [Wait::Never, Wait::Forever, Wait::at_most(PATIENCE)];
+    waits
+        .iter()
+        .all(|&wait| matches!(sender.send_with(b"x", wait), Err(SendError::Closed)))
+}
+
+#[test]
+fn sigpipe_ends_no_host_whether_it_ignores_it_or_not() {
+    assert!(
+        Process::new(send_to_nobody, (true,))
+            .start()
+            .unwrap()
+            .join()
+            .unwrap()
+    );
+    if !knows_nosignal() {
+        eprintln!("skipped for a host that does not: RWF_NOSIGNAL needs Linux 6.18");
+        return;
+    }
+    assert!(
+        Process::new(send_to_nobody, (false,))
+            .start()
+            .unwrap()
+            .join()
+            .unwrap()
+    );
+}
+
+fn receive_all(mut receiver: Receiver) -> u32 {
+    let mut buffer = [0; 8];
+    (0..).find(|_| receiver.recv(&mut buffer).is_err()).unwrap()
+}
+
+#[test]
+fn a_pipe_of_one_page_streams_like_any_other() {
+    let (mut sender, receiver) = Pipe::pair(&Options::default().capacity(PAGE)).unwrap();
+    let child = Process::new(receive_all, (receiver,)).start().unwrap();
+    for _ in 0..100_000 {
+        sender.send_timeout(b"12345678", PATIENCE).unwrap();
+    }
+    drop(sender);
+    assert_eq!(child.join().unwrap(), 100_000);
+}
