@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         other => println!("84 / 0: {other:?}"),
     }
 
-    let process = Process::new(|| std::thread::park(), ()).start()?;
+    let process = Process::new(std::thread::park, ()).start()?;
     process.kill()?;
     println!("and then: {}", process.join().unwrap_err());
     Ok(())

@@ -16,7 +16,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{what}: {names:?}");
         Ok(())
     };
-    #[expect(clippy::zombie_processes, reason = "that is what this is about")]
     let ended = || -> std::io::Result<u32> {
         let child = Command::new("true").spawn()?; // dropped without a wait
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;

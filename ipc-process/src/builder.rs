@@ -67,6 +67,13 @@ impl<F, A> Unstarted<F, A> {
 
     /// Whether it ends with this program, however this program ends, and with its handle. Default:
     /// no; the program then waits for it when it ends itself.
+    ///
+    /// It is decided before the process exists:
+    ///
+    /// ```compile_fail,E0599
+    /// let process = ipc_process::Process::new(|| (), ()).start().unwrap();
+    /// process.daemon(true);
+    /// ```
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
         self

@@ -3,11 +3,7 @@
 mod run;
 mod settle;
 
-use std::fs;
-use std::io;
 use std::os::fd::{IntoRawFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::StartError;
@@ -69,22 +65,6 @@ pub(crate) fn depth_of_children() -> Result<u32, StartError> {
     } else {
         Ok(depth)
     }
-}
-
-/// What the two sides must have in common: protocol and executable file.
-pub(crate) fn identity() -> io::Result<&'static [u8]> {
-    static IDENTITY: OnceLock<Vec<u8>> = OnceLock::new();
-    if let Some(identity) = IDENTITY.get() {
-        return Ok(identity);
-    }
-    let file = fs::metadata("/proc/self/exe")?;
-    let text = format!(
-        "ipc-process {} {} {}",
-        env!("CARGO_PKG_VERSION"),
-        file.dev(),
-        file.ino()
-    );
-    Ok(IDENTITY.get_or_init(|| text.into_bytes()))
 }
 
 fn enter(before_main: bool) {

@@ -6,6 +6,7 @@ compile_error!("ipc-process builds on Linux process descriptors");
 mod builder;
 mod child;
 mod control;
+mod descriptor;
 mod error;
 mod exit_hook;
 mod family;

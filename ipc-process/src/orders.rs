@@ -12,8 +12,8 @@ use crate::Limits;
 /// What the starter sends first.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start<'a> {
-    /// The starter's [`identity`](crate::child::identity), where this process has executed
-    /// `/proc/self/exe`.
+    /// That of the starter's [`executable`](crate::spawn::executable), where this process was made
+    /// by executing it.
     #[serde(borrow)]
     pub(crate) identity: Option<&'a [u8]>,
     /// Where the function's trampoline lies in the image.
@@ -54,6 +54,7 @@ pub(crate) struct Settings {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) limits: Limits,
     pub(crate) own_group: bool,
+    pub(crate) own_session: bool,
 }
 
 /// A call that failed while a process became what it was to be: its index here, and errno.
@@ -63,12 +64,13 @@ pub(crate) struct Refusal {
     errno: i32,
 }
 
-const CALLS: [&str; 10] = [
+const CALLS: [&str; 11] = [
     "socketpair",
     "fcntl",
     "chdir",
     "setrlimit",
     "setpgid",
+    "setsid",
     "dup2",
     "fchdir",
     "prctl",

@@ -81,6 +81,10 @@ impl<R> Process<R> {
         }
     }
 
+    pub(crate) fn into_child(self) -> Arc<Child> {
+        Arc::clone(&self.child)
+    }
+
     pub(crate) fn become_known_as(&self, role: Role) {
         self.child.become_known_as(role, &self.name);
     }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipc_core::Wait;
 use ipc_core::wait::{Interest, Polled, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, pidfd_send_signal, waitid,
+};
 
 use crate::spawn::sys;
 use crate::supervisor;
@@ -146,7 +148,18 @@ impl Child {
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
+            // Linux has had the call since before all else that we need; valgrind may not.
+            Err(Errno::NOSYS) => self.signal_by_pid(signal),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn signal_by_pid(&self, signal: Signal) -> io::Result<()> {
+        let ended = lock(&self.ended);
+        match Pid::from_raw(self.pid.cast_signed()) {
+            // Not reaped, and not to be as long as we hold the lock: the pid is its own.
+            Some(pid) if ended.is_none() => Ok(kill_process(pid, signal)?),
+            _ => Ok(()),
         }
     }
 }

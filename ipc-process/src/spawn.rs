@@ -1,19 +1,21 @@
 //! From a request to a running child that is held by a process descriptor.
 
 mod clone;
+mod executable;
 mod fork;
 pub(crate) mod image;
 pub(crate) mod signals;
 pub(crate) mod sys;
 pub(crate) mod trampoline;
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 
 use rustix::io::Errno;
 
-pub(crate) use clone::{spawn, spawn_second_level};
+pub(crate) use clone::spawn;
+pub(crate) use executable::{Executable, executable};
 pub(crate) use fork::Forker;
 
 /// Names the control socket to a process that has to run a function: descriptor, depth, and the
@@ -26,6 +28,7 @@ const PID_DIGITS: usize = 10;
 /// What the new process gets, in a form that needs no allocation once it is being made.
 #[derive(Debug)]
 pub(crate) struct Spawn {
+    program: &'static CStr,
     argv: Vec<CString>,
     envp: Vec<CString>,
     /// `MARKER=control.depth.` without the digits of the pid.
@@ -62,7 +65,9 @@ impl Spawn {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let program = std::env::args_os().next().unwrap_or_default();
+        let executable = executable().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         Ok(Self {
+            program: &executable.path,
             argv: vec![c_string(program)?],
             envp,
             marker: format!("{MARKER}={}.{depth}.", control.as_raw_fd()),

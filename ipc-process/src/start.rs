@@ -17,7 +17,7 @@ use crate::builder::StartMethod;
 use crate::control::{Control, Frame, Kind};
 use crate::orders::{Inherit, Settings, Start};
 use crate::reap::{Child, Role};
-use crate::spawn::{MARKER, Spawn, spawn_second_level, trampoline};
+use crate::spawn::{self, Executable, MARKER, Spawn, trampoline};
 use crate::stdio::{Stdio, own_streams};
 use crate::{Process, StartError, Target, Unstarted, child, handshake, supervisor, zygote};
 
@@ -74,7 +74,7 @@ impl Order {
     fn into_frame(self, parent: i32, inherit: Option<Inherit>) -> Result<Frame, StartError> {
         let identity = match inherit {
             Some(_) => None,
-            None => Some(child::identity().map_err(|error| StartError::io("stat", error))?),
+            None => Some(&*executable()?.identity),
         };
         let start = Start {
             identity,
@@ -164,32 +164,11 @@ fn by_zygote<R>(mut order: Order) -> Result<Process<R>, StartError> {
     Ok(Process::from_started(child, control, lifeline, name))
 }
 
-/// Starts a second-level child; gives its pid and descriptor.
-pub(crate) fn start_detached<F, A>(
-    description: Unstarted<F, A>,
-) -> Result<(u32, OwnedFd), StartError>
-where
-    F: Target<A>,
-    A: Serialize + DeserializeOwned,
-{
-    let depth = depth()?;
-    let mut order = Order::of(description)?;
-    let (spawn, control) = prepare_spawn(&mut order, depth)?;
-    let frame = order.into_frame(0, None)?;
-    let (pid, pidfd) = spawn_second_level(&spawn).map_err(|e| StartError::io("clone", e))?;
-    drop(spawn);
-    // Nobody keeps it: it is not ours to reap.
-    let stranger = Child::new(pid, pidfd, Role::Plain);
-    hand_over(&stranger, &control, frame, true)?;
-    Ok((stranger.pid, stranger.into()))
-}
-
 /// What another process of this program has to know to make a child for us. With it go the
 /// child's control socket and those of its standard streams that are not the other's.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SpawnElsewhere {
     daemon: bool,
-    name: String,
     streams: [bool; 3],
     variables: Vec<(OsString, OsString)>,
 }
@@ -198,36 +177,42 @@ pub(crate) struct SpawnElsewhere {
 pub(crate) fn start_elsewhere<F, A>(
     description: Unstarted<F, A>,
     parent: u32,
-    ask: impl FnOnce(&SpawnElsewhere, Vec<OwnedFd>) -> Result<(i32, OwnedFd), StartError>,
+    ask: impl FnOnce(SpawnElsewhere, Vec<OwnedFd>) -> Result<(i32, OwnedFd), StartError>,
 ) -> Result<Process<F::Output>, StartError>
 where
     F: Target<A>,
     A: Serialize + DeserializeOwned,
 {
+    depth()?;
     let mut order = Order::of(description)?;
     let (control, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
     let streams = open_streams(&mut order)?;
     let request = SpawnElsewhere {
         daemon: order.daemon,
-        name: order.name.clone(),
         streams: streams.each_ref().map(Option::is_some),
         variables: std::mem::take(&mut order.variables),
     };
     let descriptors = std::iter::once(theirs.into()).chain(streams.into_iter().flatten());
-    let (pid, pidfd) = ask(&request, descriptors.collect())?;
+    let (pid, pidfd) = ask(request, descriptors.collect())?;
     let child = Child::new(pid, pidfd, Role::of_daemon(order.daemon));
     let lifeline = order.lifeline.take();
+    let name = order.name.clone();
     let frame = order.into_frame(parent.cast_signed(), None)?;
     hand_over(&child, &control, frame, true)?;
-    let (child, name) = (Arc::new(child), request.name);
-    Ok(Process::from_started(child, control, lifeline, name))
+    Ok(Process::from_started(
+        Arc::new(child),
+        control,
+        lifeline,
+        name,
+    ))
 }
 
-/// The other process's side of [`start_elsewhere`].
-pub(crate) fn spawn_for_another(
+/// The other process's side of [`start_elsewhere`]; `make` makes the child.
+pub(crate) fn spawn_for_another<T>(
     request: SpawnElsewhere,
     descriptors: Vec<OwnedFd>,
-) -> io::Result<Arc<Child>> {
+    make: impl FnOnce(Spawn, Role) -> io::Result<T>,
+) -> io::Result<T> {
     let depth = child::depth_of_children().map_err(io::Error::other)?;
     let mut descriptors = descriptors.into_iter();
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
@@ -237,10 +222,7 @@ pub(crate) fn spawn_for_another(
         .map(|there| there.then(|| descriptors.next()).flatten());
     let environment = environment_with(&request.variables);
     let spawn = Spawn::new(control, environment, depth, streams, request.daemon)?;
-    let role = Role::of_daemon(request.daemon);
-    let child = supervisor::start(spawn, role)?;
-    child.become_known_as(role, &request.name);
-    Ok(child)
+    make(spawn, Role::of_daemon(request.daemon))
 }
 
 /// How deep the new process is, if this one may start any.
@@ -249,6 +231,11 @@ fn depth() -> Result<u32, StartError> {
         return Err(StartError::BeforeInit);
     }
     child::depth_of_children()
+}
+
+/// The file to execute.
+fn executable() -> Result<&'static Executable, StartError> {
+    spawn::executable().map_err(|error| StartError::io("stat", error))
 }
 
 fn own_pid() -> i32 {

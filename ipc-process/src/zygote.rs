@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::reap::{Child, Role};
-use crate::spawn::Spawn;
+use crate::spawn::{Spawn, executable};
 use crate::stdio::Stdio;
 use crate::{StartError, child, handshake, supervisor};
 use alike::Alike;
@@ -116,8 +116,8 @@ impl Zygote {
         .map_err(|e| StartError::io("fcntl", e))?;
         let process =
             supervisor::start(spawn, Role::Internal).map_err(|e| StartError::io("clone", e))?;
-        let identity = child::identity().map_err(|e| StartError::io("stat", e))?;
-        let serve = Frame::new(Kind::Serve, identity.to_vec());
+        let executable = executable().map_err(|e| StartError::io("stat", e))?;
+        let serve = Frame::new(Kind::Serve, executable.identity.clone());
         if let Err(error) = handshake::run(&process, &control, serve, true) {
             handshake::end(&process);
             return Err(error);

@@ -14,7 +14,7 @@ use super::settle::settle;
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Start;
 use crate::spawn::trampoline::{self, Called, Trampoline};
-use crate::spawn::{signals, sys};
+use crate::spawn::{executable, signals, sys};
 use crate::zygote;
 use crate::{family, panic};
 
@@ -57,7 +57,7 @@ pub(crate) fn serve(control: Control, thread: Thread) -> ! {
 }
 
 fn same_image(identity: &[u8]) -> bool {
-    super::identity().is_ok_and(|own| own == identity)
+    executable().is_ok_and(|own| own.identity == identity)
 }
 
 fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {

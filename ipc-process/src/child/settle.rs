@@ -26,12 +26,16 @@ pub(super) fn settle(start: &Start<'_>, descriptors: &mut Vec<OwnedFd>) -> Resul
         directory,
         limits,
         own_group,
+        own_session,
     } = &start.settings;
     if let Some(directory) = directory {
         rustix::process::chdir(directory.as_path()).map_err(refused("chdir"))?;
     }
     if *own_group {
         rustix::process::setpgid(None, None).map_err(refused("setpgid"))?;
+    }
+    if *own_session {
+        rustix::process::setsid().map_err(refused("setsid"))?;
     }
     limits.apply().map_err(refused("setrlimit"))
 }

@@ -1,9 +1,12 @@
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::start::start_detached;
+use crate::descriptor::Descriptor;
+use crate::spawn;
+use crate::start::{SpawnElsewhere, spawn_for_another, start_elsewhere};
 use crate::{Process, StartError, Stdio, Target};
 
 /// Runs a function in a process that is nobody's here: a child of a child that has ended, in a
@@ -32,12 +35,38 @@ where
     F: Target<A>,
     A: Serialize + DeserializeOwned,
 {
-    let description = Process::new(function, arguments)
+    let mut description = Process::new(function, arguments)
         .stdin(Stdio::Null)
         .stdout(Stdio::Null)
         .stderr(Stdio::Null);
-    let (pid, pidfd) = start_detached(description)?;
-    Ok(Detached { pid, pidfd })
+    description.settings.own_session = true;
+    let process = start_elsewhere(description, 0, |order, descriptors| {
+        let descriptors: Vec<_> = descriptors.into_iter().map(Descriptor).collect();
+        let between = Process::new(make_another, (order, descriptors)).name("ipc-detach");
+        let (pid, pidfd) = between
+            .start()?
+            .join()
+            .map_err(|error| StartError::io("clone", io::Error::other(error)))?
+            .map_err(|errno| StartError::io("clone", io::Error::from_raw_os_error(errno)))?;
+        Ok((pid, pidfd.0))
+    })?;
+    let child = process.into_child();
+    let pidfd = child.as_fd().try_clone_to_owned();
+    Ok(Detached {
+        pid: child.pid,
+        pidfd: pidfd.map_err(|error| StartError::io("fcntl", error))?,
+    })
+}
+
+/// Runs in the child, which makes its own and ends: not one that it would wait for.
+fn make_another(
+    order: SpawnElsewhere,
+    descriptors: Vec<Descriptor>,
+) -> Result<(i32, Descriptor), i32> {
+    let descriptors = descriptors.into_iter().map(|Descriptor(fd)| fd).collect();
+    spawn_for_another(order, descriptors, |spawn, _| Ok(spawn::spawn(&spawn)?))
+        .map(|(pid, pidfd)| (pid, Descriptor(pidfd)))
+        .map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))
 }
 
 /// A process that is not a child of this one.

@@ -2,8 +2,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use ipc_core::Wait;
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Handoff, OpenError, Parts, Wait};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, set_child_subreaper};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::list::{reap, zombies};
 use super::tree::{Descendant, descendants, kill_descendants};
 use crate::child::receive;
 use crate::control::{Control, Frame, Kind};
+use crate::descriptor::Descriptor;
 use crate::orders::Refusal;
 use crate::reap::Role;
 use crate::spawn::signals;
@@ -59,7 +60,7 @@ impl Reaper {
     /// As [`Unstarted::start`].
     pub fn start() -> Result<Self, StartError> {
         let (requests, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
-        let mut description = Process::new(serve, (Socket(theirs.into()),)).name("ipc-reaper");
+        let mut description = Process::new(serve, (Descriptor(theirs.into()),)).name("ipc-reaper");
         description.stoppable = true;
         let process = description.start()?;
         // No daemon to the kernel: it has to survive us for as long as it takes to end its tree.
@@ -88,7 +89,7 @@ impl Reaper {
         A: Serialize + DeserializeOwned,
     {
         start_elsewhere(description, self.pid(), |request, descriptors| {
-            let body = postcard::to_stdvec(request).map_err(|error| StartError::Arguments {
+            let body = postcard::to_stdvec(&request).map_err(|error| StartError::Arguments {
                 reason: error.to_string(),
             })?;
             self.ask(body, descriptors)
@@ -152,7 +153,7 @@ impl Drop for Reaper {
 }
 
 /// Runs in the reaper's process.
-fn serve(socket: Socket) {
+fn serve(socket: Descriptor) {
     let requests = Control::from_fd(socket.0);
     if let Err(error) = adopt_and_reap(&requests) {
         panic!("the reaper failed: {error}");
@@ -193,7 +194,7 @@ fn answer(requests: &Control, request: Frame) -> io::Result<()> {
     let made = postcard::from_bytes(&request.body)
         .map_err(io::Error::other)
         .and_then(|order| {
-            let child = spawn_for_another(order, request.descriptors)?;
+            let child = spawn_for_another(order, request.descriptors, supervisor::start)?;
             Ok((child.pid, child.as_fd().try_clone_to_owned()?))
         });
     let answer = match made {
@@ -224,28 +225,3 @@ fn reap_orphans() -> io::Result<()> {
     }
     Ok(())
 }
-
-/// A bare descriptor, for the journey.
-#[derive(Debug)]
-struct Socket(OwnedFd);
-
-impl Handoff for Socket {
-    fn to_parts(&self) -> io::Result<Parts> {
-        Ok(Parts {
-            descriptors: vec![self.0.try_clone()?],
-            data: Vec::new(),
-        })
-    }
-
-    fn release(&self) {}
-
-    fn from_parts(parts: Parts) -> Result<Self, OpenError> {
-        let [socket] =
-            <[OwnedFd; 1]>::try_from(parts.descriptors).map_err(|_| OpenError::Untrusted {
-                what: "not one descriptor",
-            })?;
-        Ok(Self(socket))
-    }
-}
-
-ipc_core::impl_serde_handoff!(Socket);
