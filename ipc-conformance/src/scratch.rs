@@ -12,6 +12,8 @@ use ipc_process::Process;
 use crate::board::{Fd, leash};
 use crate::procfs::pause;
 
+const IN_MEMORY: &str = "/dev/shm";
+
 /// A fresh directory of mode 0700 for what a test puts under names. It goes when this is dropped, and also
 /// when the test is killed: a process of its own, the janitor, waits for that.
 #[derive(Debug)]
@@ -45,13 +47,31 @@ impl Scratch {
     /// When the directory cannot be made or the janitor not be started.
     #[must_use]
     pub fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// In memory where there is a `/dev/shm`, for tests that sync so often that a disk would take too
+    /// long; else as [`new`](Self::new).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let shm = Path::new(IN_MEMORY);
+        if shm.is_dir() {
+            Self::below(shm)
+        } else {
+            Self::new()
+        }
+    }
+
+    fn below(parent: &Path) -> Self {
         let mut janitor = JANITOR
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         janitor.process.get_or_insert_with(start);
         janitor.made += 1;
-        let path =
-            std::env::temp_dir().join(format!("{}{}", prefix(std::process::id()), janitor.made));
+        let path = parent.join(format!("{}{}", prefix(std::process::id()), janitor.made));
         let _ = fs::remove_dir_all(&path);
         fs::DirBuilder::new()
             .mode(0o700)
@@ -112,13 +132,14 @@ fn tidy(leash: Fd, pid: u32) {
 
 /// Removes what it finds of this process's, and says whether there was anything.
 fn left_by(pid: u32) -> bool {
-    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
     let mut found = false;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with(&prefix(pid)) {
-            found = true;
-            let _ = fs::remove_dir_all(entry.path());
+    for parent in [std::env::temp_dir(), PathBuf::from(IN_MEMORY)] {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(&prefix(pid)) {
+                found = true;
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
     found

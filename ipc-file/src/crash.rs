@@ -12,6 +12,8 @@ use ipc_core::{OpenError, Receiver as _, RecvError, Wait};
 use crate::sys::synced;
 use crate::{Follower, Log, Options, Start};
 
+ipc_process::test_support!();
+
 type Image = BTreeMap<String, Vec<u8>>;
 
 const NOW: u64 = 7;
@@ -37,46 +39,40 @@ struct Past {
     images: Vec<Image>,
 }
 
-struct Scratch(PathBuf);
+/// Where a log is made again and again, in a directory that goes with the test, also when that is killed.
+struct Scratch {
+    log: PathBuf,
+    _parent: ipc_conformance::Scratch,
+}
 
 impl Scratch {
-    fn new(test: &str) -> Self {
-        let shm = Path::new("/dev/shm");
-        let base = if shm.is_dir() {
-            shm.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        let scratch = Self(base.join(format!("ipc-file-crash-{test}-{}", std::process::id())));
-        scratch.clear();
-        scratch
+    fn new() -> Self {
+        let parent = ipc_conformance::Scratch::in_memory();
+        Self {
+            log: parent.path().join("log"),
+            _parent: parent,
+        }
     }
 
     fn clear(&self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.log);
     }
 
     fn restore(&self, image: &Image) {
         self.clear();
         fs::DirBuilder::new()
             .mode(0o700)
-            .create(&self.0)
+            .create(&self.log)
             .expect("a directory");
         for (name, bytes) in image {
             let mut file = fs::OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(self.0.join(name))
+                .open(self.log.join(name))
                 .expect("a file");
             file.write_all(bytes).expect("its bytes");
         }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.clear();
     }
 }
 
@@ -128,13 +124,13 @@ fn settle(directory: &Path, before: &Image, now: &Image) -> Image {
 
 fn play(scratch: &Scratch, script: &[Op]) -> Past {
     scratch.clear();
-    let open = || Log::open_under(&scratch.0, &options(), NOW).expect("the log");
+    let open = || Log::open_under(&scratch.log, &options(), NOW).expect("the log");
     synced::take();
     let mut log = open();
     let mut past = Past {
         records: Vec::new(),
         synced: 0,
-        images: vec![settle(&scratch.0, &Image::new(), &image(&scratch.0))],
+        images: vec![settle(&scratch.log, &Image::new(), &image(&scratch.log))],
     };
     for op in script {
         let next = past.records.len();
@@ -152,9 +148,9 @@ fn play(scratch: &Scratch, script: &[Op]) -> Past {
                 past.records.extend(records);
             }
             Op::Sync => {
-                let now = image(&scratch.0);
+                let now = image(&scratch.log);
                 log.sync().expect("a disk");
-                past.images = vec![settle(&scratch.0, &past.images[0], &now)];
+                past.images = vec![settle(&scratch.log, &past.images[0], &now)];
                 past.synced = past.records.len();
             }
             Op::Reopen => {
@@ -162,7 +158,7 @@ fn play(scratch: &Scratch, script: &[Op]) -> Past {
                 log = open();
             }
         }
-        past.images.push(image(&scratch.0));
+        past.images.push(image(&scratch.log));
     }
     // Gone without a farewell, like the machine.
     std::mem::forget(log);
@@ -217,9 +213,9 @@ fn read(directory: &Path) -> (Vec<Vec<u8>>, RecvError) {
 /// Opens what the storage holds after the next boot, and goes on with it.
 fn check(scratch: &Scratch, past: &Past, image: &Image, what: &str) {
     scratch.restore(image);
-    let mut log = Log::open_under(&scratch.0, &options(), LATER)
+    let mut log = Log::open_under(&scratch.log, &options(), LATER)
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let (mut found, end) = read(&scratch.0);
+    let (mut found, end) = read(&scratch.log);
     assert!(matches!(end, RecvError::Empty), "{what}: {end:?}");
     assert!(past.records.starts_with(&found), "{what}: another record");
     assert!(
@@ -235,16 +231,16 @@ fn check(scratch: &Scratch, past: &Past, image: &Image, what: &str) {
         found.push(record);
     }
     drop(log);
-    let log = Log::open_under(&scratch.0, &options(), LATER_STILL)
+    let log = Log::open_under(&scratch.log, &options(), LATER_STILL)
         .unwrap_or_else(|error| panic!("{what}, then: {error}"));
     assert!(log.recovery().clean && log.recovery().cut == 0, "{what}");
-    assert!(read(&scratch.0).0 == found, "{what}: not as it was left");
+    assert!(read(&scratch.log).0 == found, "{what}: not as it was left");
 }
 
 /// Every script of up to four operations, and some images of each.
 #[test]
 fn lost_power_costs_no_synced_record_and_needs_no_hand() {
-    let scratch = Scratch::new("images");
+    let scratch = Scratch::new();
     let mut chance = 0x9E37_79B9_7F4A_7C15;
     for length in 1..=4u32 {
         for number in 0..OPS.len().pow(length) {
@@ -269,7 +265,7 @@ fn lost_power_costs_no_synced_record_and_needs_no_hand() {
 /// Longer histories, with more segments than one between two syncs.
 #[test]
 fn lost_power_after_a_long_run_costs_no_synced_record() {
-    let scratch = Scratch::new("long");
+    let scratch = Scratch::new();
     let mut chance = 0x2545_F491_4F6C_DD1D;
     for round in 0..150 {
         let script: Vec<_> = (0..30)
@@ -292,7 +288,7 @@ fn lost_power_after_a_long_run_costs_no_synced_record() {
 /// What a later record says was synced is not taken for torn, though power was lost since.
 #[test]
 fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
-    let scratch = Scratch::new("damage");
+    let scratch = Scratch::new();
     let script = [
         Op::Batch,
         Op::Large,
@@ -314,7 +310,7 @@ fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
             let damaged = image.get_mut(name).expect("a segment");
             damaged[at] ^= 0x40;
             scratch.restore(&image);
-            match Log::open_under(&scratch.0, &options(), LATER) {
+            match Log::open_under(&scratch.log, &options(), LATER) {
                 Err(OpenError::Io { source, .. }) => {
                     assert_eq!(source.kind(), io::ErrorKind::InvalidData);
                     seen += 1;
@@ -322,7 +318,7 @@ fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
                 Err(error) => panic!("{error}"),
                 // Behind the last mark nothing says that it was synced.
                 Ok(log) => {
-                    let found = read(&scratch.0).0;
+                    let found = read(&scratch.log).0;
                     assert!(log.recovery().cut > 0, "byte {at} of {name}");
                     assert!(past.records.starts_with(&found) && found.len() >= past.synced - 1);
                 }

@@ -7,43 +7,14 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipc_conformance::Scratch;
 use ipc_core::{OpenError, Receiver as _, RecvError, SendError, Wait};
 use ipc_file::{Durability, Follower, Log, Options, Start};
 
-/// A directory of one test's own, gone with it.
-struct Scratch(PathBuf);
+ipc_process::test_support!();
 
-impl Scratch {
-    fn new(test: &str) -> Self {
-        Self::below(&std::env::temp_dir(), test)
-    }
-
-    /// For tests that recover a log a thousand times: each time syncs, which a disk takes long for.
-    fn in_memory(test: &str) -> Self {
-        let shm = Path::new("/dev/shm");
-        if shm.is_dir() {
-            Self::below(shm, test)
-        } else {
-            Self::new(test)
-        }
-    }
-
-    fn below(directory: &Path, test: &str) -> Self {
-        let path = directory.join(format!("ipc-file-{test}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).expect("a fresh directory");
-        Self(path)
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.join("log")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn log_in(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("log")
 }
 
 fn small() -> Options {
@@ -73,8 +44,8 @@ fn segment(log: &Path, number: u64) -> PathBuf {
 
 #[test]
 fn several_followers_replay_from_different_places() {
-    let scratch = Scratch::new("followers");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
     let written: Vec<_> = (0..500).map(message).collect();
     let seqs: Vec<_> = written
         .iter()
@@ -83,11 +54,11 @@ fn several_followers_replay_from_different_places() {
     assert_eq!(seqs, (0..500).collect::<Vec<_>>());
 
     for from in [0, 1, 77, 250, 499, 500] {
-        let (found, end) = read_all(&scratch.log(), Start::Sequence(from));
+        let (found, end) = read_all(&log_in(&scratch), Start::Sequence(from));
         assert!(found == written[from as usize..], "from {from}");
         assert!(matches!(end, RecvError::Empty), "{end:?}");
     }
-    let mut late = Follower::open(scratch.log(), Start::End, &small()).expect("a follower");
+    let mut late = Follower::open(log_in(&scratch), Start::End, &small()).expect("a follower");
     assert!(matches!(late.try_recv(&mut [0; 64]), Err(RecvError::Empty)));
     log.append(b"news").expect("room");
     let mut buffer = [0; 64];
@@ -100,7 +71,7 @@ fn several_followers_replay_from_different_places() {
         "and it stays so"
     );
 
-    let beyond = Follower::open(scratch.log(), Start::Sequence(9999), &small());
+    let beyond = Follower::open(log_in(&scratch), Start::Sequence(9999), &small());
     assert!(
         matches!(beyond, Err(OpenError::Invalid { .. })),
         "{beyond:?}"
@@ -109,9 +80,9 @@ fn several_followers_replay_from_different_places() {
 
 #[test]
 fn the_log_goes_on_where_it_ended() {
-    let scratch = Scratch::new("reopen");
+    let scratch = Scratch::new();
     for round in 0..20u8 {
-        let mut log = Log::open(scratch.log(), &small()).expect("the log again");
+        let mut log = Log::open(log_in(&scratch), &small()).expect("the log again");
         assert!(
             log.recovery().clean && log.recovery().cut == 0,
             "{:?}",
@@ -121,7 +92,7 @@ fn the_log_goes_on_where_it_ended() {
             log.append(&[round; 33]).expect("room");
         }
     }
-    let (found, end) = read_all(&scratch.log(), Start::Oldest);
+    let (found, end) = read_all(&log_in(&scratch), Start::Oldest);
     let expected: Vec<_> = (0..20u8)
         .flat_map(|round| vec![vec![round; 33]; 17])
         .collect();
@@ -131,8 +102,8 @@ fn the_log_goes_on_where_it_ended() {
 
 #[test]
 fn consumed_segments_can_be_removed() {
-    let scratch = Scratch::new("remove");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
     for number in 0..1000u64 {
         log.append(&number.to_le_bytes()).expect("room");
     }
@@ -141,16 +112,16 @@ fn consumed_segments_can_be_removed() {
         before.apparent > 4096 && before.allocated >= before.apparent,
         "{before:?}"
     );
-    let mut slow = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let mut slow = Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower");
 
     let removed = log.remove_before(700).expect("removal");
     assert!(removed > 0);
     let after = log.length().expect("its length");
     assert_eq!(before.apparent - after.apparent, 4096 * removed as u64);
 
-    let (found, _) = read_all(&scratch.log(), Start::Sequence(700));
+    let (found, _) = read_all(&log_in(&scratch), Start::Sequence(700));
     assert_eq!(found.len(), 300);
-    let gone = Follower::open(scratch.log(), Start::Sequence(0), &small());
+    let gone = Follower::open(log_in(&scratch), Start::Sequence(0), &small());
     assert!(matches!(gone, Err(OpenError::Invalid { .. })), "{gone:?}");
     // Whoever was in a removed segment reads it to its end and then learns of the gap.
     let mut buffer = [0; 64];
@@ -171,27 +142,27 @@ fn consumed_segments_can_be_removed() {
         "{read} {end:?}"
     );
     drop(log);
-    let log = Log::open(scratch.log(), &small()).expect("a log that begins late");
+    let log = Log::open(log_in(&scratch), &small()).expect("a log that begins late");
     assert!(log.recovery().clean);
 }
 
 #[test]
 fn a_log_has_one_writer() {
-    let scratch = Scratch::new("writers");
-    let log = Log::open(scratch.log(), &small()).expect("a new log");
-    let second = Log::open(scratch.log(), &small());
+    let scratch = Scratch::new();
+    let log = Log::open(log_in(&scratch), &small()).expect("a new log");
+    let second = Log::open(log_in(&scratch), &small());
     assert!(matches!(second, Err(OpenError::NameInUse)), "{second:?}");
     drop(log);
-    Log::open(scratch.log(), &small()).expect("the lock is free again");
+    Log::open(log_in(&scratch), &small()).expect("the lock is free again");
 }
 
 #[test]
 fn what_is_not_ours_is_refused() {
-    let scratch = Scratch::new("squat");
+    let scratch = Scratch::new();
     let refused = |what: &str| {
         for outcome in [
-            Log::open(scratch.log(), &small()).map(drop),
-            Follower::open(scratch.log(), Start::Oldest, &small()).map(drop),
+            Log::open(log_in(&scratch), &small()).map(drop),
+            Follower::open(log_in(&scratch), Start::Oldest, &small()).map(drop),
         ] {
             assert!(
                 matches!(outcome, Err(OpenError::Untrusted { .. })),
@@ -199,31 +170,31 @@ fn what_is_not_ours_is_refused() {
             );
         }
     };
-    fs::write(scratch.log(), b"a file").expect("a file");
+    fs::write(log_in(&scratch), b"a file").expect("a file");
     refused("a file");
-    fs::remove_file(scratch.log()).expect("removal");
+    fs::remove_file(log_in(&scratch)).expect("removal");
 
-    fs::create_dir(scratch.0.join("elsewhere")).expect("a directory");
-    std::os::unix::fs::symlink("elsewhere", scratch.log()).expect("a link");
+    fs::create_dir(scratch.path().join("elsewhere")).expect("a directory");
+    std::os::unix::fs::symlink("elsewhere", log_in(&scratch)).expect("a link");
     refused("a link");
-    fs::remove_file(scratch.log()).expect("removal");
+    fs::remove_file(log_in(&scratch)).expect("removal");
 
-    fs::create_dir(scratch.log()).expect("a directory");
-    fs::set_permissions(scratch.log(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::create_dir(log_in(&scratch)).expect("a directory");
+    fs::set_permissions(log_in(&scratch), fs::Permissions::from_mode(0o755)).expect("chmod");
     refused("a directory that others can read");
-    fs::set_permissions(scratch.log(), fs::Permissions::from_mode(0o700)).expect("chmod");
+    fs::set_permissions(log_in(&scratch), fs::Permissions::from_mode(0o700)).expect("chmod");
 
-    fs::write(scratch.log().join("control"), [0; 4096]).expect("a file");
+    fs::write(log_in(&scratch).join("control"), [0; 4096]).expect("a file");
     let open = fs::Permissions::from_mode(0o666);
-    fs::set_permissions(scratch.log().join("control"), open).expect("chmod");
+    fs::set_permissions(log_in(&scratch).join("control"), open).expect("chmod");
     refused("a control page that others can write");
-    fs::remove_file(scratch.log().join("control")).expect("removal");
+    fs::remove_file(log_in(&scratch).join("control")).expect("removal");
 
     // Whatever else stands at the names of a log that was whole before.
-    drop(Log::open(scratch.log(), &small()).expect("a log"));
+    drop(Log::open(log_in(&scratch), &small()).expect("a log"));
     for name in ["control", "writer"] {
-        let path = scratch.log().join(name);
-        let kept = scratch.0.join("kept");
+        let path = log_in(&scratch).join(name);
+        let kept = scratch.path().join("kept");
         fs::rename(&path, &kept).expect("removal");
         std::os::unix::fs::symlink(&kept, &path).expect("a link");
         refused("a link to the right file");
@@ -251,35 +222,35 @@ fn what_is_not_ours_is_refused() {
         fs::remove_file(&path).expect("removal");
         fs::rename(&kept, &path).expect("the file again");
     }
-    drop(Log::open(scratch.log(), &small()).expect("the log again"));
-    let first = segment(&scratch.log(), 0);
+    drop(Log::open(log_in(&scratch), &small()).expect("the log again"));
+    let first = segment(&log_in(&scratch), 0);
     for target in ["/dev/zero", "../elsewhere"] {
         fs::remove_file(&first).expect("removal");
         std::os::unix::fs::symlink(target, &first).expect("a link");
-        let outcome = Log::open(scratch.log(), &small());
+        let outcome = Log::open(log_in(&scratch), &small());
         assert!(outcome.is_err(), "{target}: {outcome:?}");
-        let outcome = Follower::open(scratch.log(), Start::Oldest, &small());
+        let outcome = Follower::open(log_in(&scratch), Start::Oldest, &small());
         assert!(outcome.is_err(), "{target}: {outcome:?}");
     }
 }
 
 #[test]
 fn a_batch_is_one_call_for_many() {
-    let scratch = Scratch::new("batch");
+    let scratch = Scratch::new();
     let options = small().durability(Durability::PowerLoss);
-    let mut log = Log::open(scratch.log(), &options).expect("a new log");
+    let mut log = Log::open(log_in(&scratch), &options).expect("a new log");
     let written: Vec<_> = (0..300).map(message).collect();
     let batch: Vec<_> = written.iter().map(|m| IoSlice::new(m)).collect();
     assert_eq!(log.append_batch(&batch).expect("room"), 300);
-    let (found, _) = read_all(&scratch.log(), Start::Oldest);
+    let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
     assert!(found == written);
     log.sync().expect("a disk");
 }
 
 #[test]
 fn too_long_is_refused_whole() {
-    let scratch = Scratch::new("long");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
     let max = ipc_core::Sender::limits(&log).max_message;
     log.append(&vec![1; max]).expect("the longest");
     log.append(&vec![2; max]).expect("the longest again");
@@ -289,7 +260,7 @@ fn too_long_is_refused_whole() {
         "{refused:?}"
     );
     log.append(b"after").expect("room");
-    let (found, _) = read_all(&scratch.log(), Start::Oldest);
+    let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
     assert_eq!(
         found.iter().map(Vec::len).collect::<Vec<_>>(),
         [max, max, 5]
@@ -298,9 +269,10 @@ fn too_long_is_refused_whole() {
 
 #[test]
 fn deadlines_hold_and_a_small_buffer_loses_nothing() {
-    let scratch = Scratch::new("deadline");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
-    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
+    let mut follower =
+        Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower");
     let begun = Instant::now();
     let timeout = Duration::from_millis(70);
     let outcome = follower.recv_timeout(&mut [0; 64], timeout);
@@ -322,13 +294,13 @@ fn deadlines_hold_and_a_small_buffer_loses_nothing() {
 /// A log of ten records in one segment, 1 KiB in all, closed without a farewell as far as `bytes`
 /// goes.
 fn ten_records(scratch: &Scratch) -> (Vec<Vec<u8>>, Vec<u8>, usize) {
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let mut log = Log::open(log_in(scratch), &small()).expect("a new log");
     let written: Vec<_> = (1..=10).map(|n| vec![n as u8; n * 15]).collect();
     for message in &written {
         log.append(message).expect("room");
     }
     // Read while the writer lives: there is no farewell yet.
-    let bytes = fs::read(segment(&scratch.log(), 0)).expect("the segment");
+    let bytes = fs::read(segment(&log_in(scratch), 0)).expect("the segment");
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("records") + 1;
     assert!(used > 1024, "{used}");
     drop(log);
@@ -337,14 +309,14 @@ fn ten_records(scratch: &Scratch) -> (Vec<Vec<u8>>, Vec<u8>, usize) {
 
 #[test]
 fn every_truncation_leaves_a_prefix() {
-    let scratch = Scratch::in_memory("truncation");
+    let scratch = Scratch::in_memory();
     let (written, bytes, used) = ten_records(&scratch);
-    let path = segment(&scratch.log(), 0);
+    let path = segment(&log_in(&scratch), 0);
     let mut lengths = Vec::new();
     for len in (64..=used).chain([bytes.len() - 1]) {
         fs::write(&path, &bytes[..len]).expect("a truncated segment");
-        let log = Log::open(scratch.log(), &small()).expect("a torn tail is cut");
-        let (found, _) = read_all(&scratch.log(), Start::Oldest);
+        let log = Log::open(log_in(&scratch), &small()).expect("a torn tail is cut");
+        let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
         assert!(
             written.starts_with(&found),
             "{len} bytes gave something else"
@@ -357,7 +329,7 @@ fn every_truncation_leaves_a_prefix() {
     assert_eq!((lengths[0], lengths[lengths.len() - 1]), (0, 10));
     for len in 0..64 {
         fs::write(&path, &bytes[..len]).expect("a truncated header");
-        let log = Log::open(scratch.log(), &small()).map_err(io_kind);
+        let log = Log::open(log_in(&scratch), &small()).map_err(io_kind);
         assert_eq!(
             log.err(),
             Some(Some(io::ErrorKind::InvalidData)),
@@ -375,9 +347,9 @@ fn io_kind(error: OpenError) -> Option<io::ErrorKind> {
 
 #[test]
 fn no_flipped_bit_is_silent() {
-    let scratch = Scratch::in_memory("flip");
+    let scratch = Scratch::in_memory();
     let (written, bytes, used) = ten_records(&scratch);
-    let path = segment(&scratch.log(), 0);
+    let path = segment(&log_in(&scratch), 0);
     let (mut refused, mut cut) = (0, 0);
     // Padding too: the last record is 16 + 150 bytes and 2 of padding.
     for bit in 0..used.next_multiple_of(8) * 8 {
@@ -385,10 +357,10 @@ fn no_flipped_bit_is_silent() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, &flipped).expect("a damaged segment");
         // A follower has no lock and repairs nothing: it reads up to the damage and says so.
-        match Follower::open(scratch.log(), Start::Oldest, &small()) {
+        match Follower::open(log_in(&scratch), Start::Oldest, &small()) {
             Err(error) => assert_eq!(io_kind(error), Some(io::ErrorKind::InvalidData)),
             Ok(_) => {
-                let (found, end) = read_all(&scratch.log(), Start::Oldest);
+                let (found, end) = read_all(&log_in(&scratch), Start::Oldest);
                 assert!(
                     written.starts_with(&found) && found.len() < written.len(),
                     "bit {bit} went unnoticed by a follower"
@@ -396,7 +368,7 @@ fn no_flipped_bit_is_silent() {
                 assert!(matches!(end, RecvError::Corrupt { .. }), "{bit}: {end:?}");
             }
         }
-        match Log::open(scratch.log(), &small()) {
+        match Log::open(log_in(&scratch), &small()) {
             Err(error) => {
                 assert_eq!(
                     io_kind(error),
@@ -407,7 +379,7 @@ fn no_flipped_bit_is_silent() {
             }
             Ok(log) => {
                 assert!(log.recovery().cut > 0, "bit {bit} went unnoticed");
-                let (found, _) = read_all(&scratch.log(), Start::Oldest);
+                let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
                 assert!(
                     found == written[..9],
                     "bit {bit} cost more than the last record"
@@ -423,9 +395,9 @@ fn no_flipped_bit_is_silent() {
 
 #[test]
 fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
-    let scratch = Scratch::new("middle");
+    let scratch = Scratch::new();
     let (written, _, _) = ten_records(&scratch);
-    let path = segment(&scratch.log(), 0);
+    let path = segment(&log_in(&scratch), 0);
     let file = OpenOptions::new()
         .write(true)
         .open(&path)
@@ -433,13 +405,13 @@ fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
     // The third record: header 64, then 16 + 15 and 16 + 30 bytes rounded up, then its own 16.
     let third = 64 + 32 + 48;
     file.write_all_at(b"?", third + 16).expect("damage");
-    let (found, end) = read_all(&scratch.log(), Start::Oldest);
+    let (found, end) = read_all(&log_in(&scratch), Start::Oldest);
     assert!(
         found == written[..2] && matches!(end, RecvError::Corrupt { .. }),
         "{end:?}"
     );
 
-    let strict = Log::open(scratch.log(), &small()).expect_err("damage");
+    let strict = Log::open(log_in(&scratch), &small()).expect_err("damage");
     let place = format!("byte {third} of segment {:016x}", 0);
     let OpenError::Io { source, .. } = &strict else {
         panic!("{strict:?}");
@@ -447,11 +419,12 @@ fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
     assert_eq!(source.kind(), io::ErrorKind::InvalidData);
     assert!(source.to_string().contains(&place), "{source}");
 
-    let mut log = Log::open(scratch.log(), &small().salvage(true)).expect("what is left");
+    let mut log = Log::open(log_in(&scratch), &small().salvage(true)).expect("what is left");
     assert_eq!((log.recovery().damaged, log.recovery().cut), (1, 0));
     assert_eq!(log.append(b"new").expect("room"), 10);
 
-    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let mut follower =
+        Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower");
     let mut buffer = [0; 256];
     for _ in 0..2 {
         follower.try_recv(&mut buffer).expect("before the damage");
@@ -483,13 +456,13 @@ fn damage_in_the_middle_is_reported_to_followers_and_salvaged_on_demand() {
 #[test]
 fn a_segment_truncated_under_a_follower_is_corrupt() {
     for len in [1000, 200, 64, 3, 0] {
-        let scratch = Scratch::new("truncated");
+        let scratch = Scratch::new();
         ten_records(&scratch);
         let mut follower =
-            Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+            Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower");
         let file = OpenOptions::new()
             .write(true)
-            .open(segment(&scratch.log(), 0))
+            .open(segment(&log_in(&scratch), 0))
             .expect("the segment");
         file.set_len(len).expect("a shorter file");
         let mut buffer = [0; 256];
@@ -508,14 +481,12 @@ fn a_segment_truncated_under_a_follower_is_corrupt() {
 
 #[test]
 fn a_full_file_system_is_a_limit() {
-    // Where /dev/shm is a tmpfs, it refuses at once what exceeds it; elsewhere nothing is shown.
-    let shm = Path::new("/dev/shm");
-    if rustix::fs::statfs(shm).is_ok_and(|fs| fs.f_type == 0x0102_1994) {
-        let path = shm.join(format!("ipc-file-full-{}", std::process::id()));
-        let log = Log::open(&path, &Options::default().capacity(1 << 39));
+    // A tmpfs refuses at once what exceeds it; elsewhere nothing is shown.
+    let scratch = Scratch::in_memory();
+    if rustix::fs::statfs(scratch.path()).is_ok_and(|fs| fs.f_type == 0x0102_1994) {
+        let log = Log::open(log_in(&scratch), &Options::default().capacity(1 << 39));
         assert!(matches!(log, Err(OpenError::Limit(_))), "{log:?}");
         // Nothing of the attempt is in the way of the next.
-        Log::open(&path, &small()).expect("a smaller log");
-        fs::remove_dir_all(&path).expect("removal");
+        Log::open(log_in(&scratch), &small()).expect("a smaller log");
     }
 }
