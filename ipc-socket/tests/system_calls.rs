@@ -1,9 +1,10 @@
 //! System calls per message, counted exactly.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use ipc_conformance::syscalls::{Probe, count};
-use ipc_core::{Channel, Receiver as _, Sender as _, Tunable, WaitStrategy};
+use ipc_core::{Channel, Listener as _, Receiver as _, Sender as _, Tunable, Wait, WaitStrategy};
 use ipc_process::Process;
 use ipc_socket::{Options, Receiver, Sender, Socket};
 
@@ -122,4 +123,24 @@ fn no_side_of_a_stream_makes_more_than_a_call_a_message() {
         let least = MESSAGES + MESSAGES / 2;
         assert!((least..=2 * MESSAGES).contains(&calls), "{calls}");
     }
+}
+
+fn tcp(options: &Options) -> (Sender, Receiver) {
+    let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), options).unwrap();
+    let address = format!("tcp:{}", listener.tcp_address().unwrap());
+    let sender = Socket::connect(&address.parse().unwrap(), options, Wait::Never).unwrap();
+    let patience = Wait::at_most(Duration::from_secs(20));
+    (sender, listener.accept(patience).unwrap())
+}
+
+#[test]
+fn tcp_takes_a_call_a_message_too() {
+    let [blocking, ..] = each_strategy();
+    let (ask_sender, ask_receiver) = tcp(&blocking);
+    let (answer_sender, answer_receiver) = tcp(&blocking);
+    let child = Process::new(echo, (ask_receiver, answer_sender))
+        .start()
+        .unwrap();
+    assert_eq!(count(ask, (ask_sender, answer_receiver)), 2 * MESSAGES);
+    child.join().unwrap();
 }
