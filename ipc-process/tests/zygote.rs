@@ -246,7 +246,10 @@ fn the_terminal_reaches_processes_but_not_the_server() {
         // SAFETY: SIG_IGN is a valid disposition. It is this program's own matter.
         unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         rustix::process::kill_process_group(own, rustix::process::Signal::INT).unwrap();
-        let end = ours.wait().unwrap();
+        let end = ours
+            .wait_timeout(std::time::Duration::from_secs(5))
+            .unwrap();
+        let end = end.expect("a process of this program's group gets its signals");
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&end),
             Some(libc::SIGINT)
