@@ -33,8 +33,11 @@ pub const ADAPTIVE_LIMIT: Duration = Duration::from_micros(50);
 const PROBE_FIRST: u32 = 32;
 const PROBE_SELDOM: u32 = 1024;
 
-/// Looks at a monotonic clock (about 28 ns through the vDSO) at every so many attempts.
-const LOOKS_PER_CLOCK: u32 = 32;
+/// Attempts between two looks at the clock (about 28 ns, and it waits for all that is under way):
+/// at first, and at most. They become as many as take about [`BATCH_TIME`].
+const BATCH_FIRST: u32 = 32;
+const BATCH_MOST: u32 = 256;
+const BATCH_TIME: Duration = Duration::from_micros(2);
 
 /// The memory of one end's waiting: its strategy and what looking has brought lately.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub struct Waiter {
     skipped: u32,
     /// Adaptive only: how many of them there will be before the next.
     patience: u32,
+    /// Attempts between two looks at the clock.
+    batch: u32,
 }
 
 impl Waiter {
@@ -59,6 +64,7 @@ impl Waiter {
             budget: ADAPTIVE_LIMIT,
             skipped: 0,
             patience: PROBE_FIRST,
+            batch: BATCH_FIRST,
         }
     }
 
@@ -88,8 +94,9 @@ impl Waiter {
             return Ok(None);
         }
         let mut end = None;
+        let mut last = None;
         loop {
-            for _ in 0..LOOKS_PER_CLOCK {
+            for _ in 0..self.batch {
                 std::hint::spin_loop();
                 if let Some(found) = attempt()? {
                     self.paid();
@@ -104,6 +111,9 @@ impl Waiter {
             if now >= end {
                 self.failed();
                 return Ok(None);
+            }
+            if let Some(last) = last.replace(now) {
+                self.tune(now - last);
             }
         }
     }
@@ -126,6 +136,14 @@ impl Waiter {
                 ADAPTIVE_LIMIT
             }
             WaitStrategy::Adaptive => self.budget,
+        }
+    }
+
+    fn tune(&mut self, took: Duration) {
+        if took < BATCH_TIME / 2 {
+            self.batch = (2 * self.batch).min(BATCH_MOST);
+        } else if took > 2 * BATCH_TIME {
+            self.batch = (self.batch / 2).max(1);
         }
     }
 

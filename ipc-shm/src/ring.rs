@@ -32,6 +32,8 @@ pub(crate) trait Memory {
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
     /// The producer is about to write a frame here.
     fn will_write(&self, _position: u64) {}
+    /// The consumer goes on from here, and will read what lies some lines ahead if it is there.
+    fn will_read_ahead(&self, _position: u64) {}
     /// The consumer is looking at this word, and is about to read what follows.
     fn will_read_on(&self, _position: u64) {}
 }
@@ -286,6 +288,9 @@ impl<M: Memory> Consumer<M> {
     #[inline]
     pub(crate) fn consume(&mut self, found: Found) {
         self.head = found.end;
+        // Where the next frame begins is known only from this one's word, so of frames that wait
+        // for the consumer the processor would fetch one after another.
+        self.memory.will_read_ahead(self.head);
         self.publisher.publish(self.memory.head(), self.head);
     }
 }

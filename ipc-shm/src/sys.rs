@@ -300,6 +300,11 @@ impl Memory for Mapping {
     }
 
     #[inline]
+    fn will_read_ahead(&self, position: u64) {
+        fetch_for_reading(self.word_at(position).as_ptr().wrapping_add(AHEAD));
+    }
+
+    #[inline]
     fn will_read_on(&self, position: u64) {
         fetch_for_reading(self.word_at(position).as_ptr().wrapping_add(LINE));
     }
@@ -307,6 +312,9 @@ impl Memory for Mapping {
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
+
+/// How far ahead the consumer fetches: about what it reads while a line comes from the other core.
+const AHEAD: usize = 8 * LINE;
 
 /// Asks for a line with the right to write it. A hint: any address will do.
 #[inline]
