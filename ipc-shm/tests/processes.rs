@@ -1,5 +1,4 @@
-//! What only two processes can show: deaths, stops, hand-offs, and that nobody asks the kernel
-//! while both run.
+//! What only two processes can show: deaths, stops and hand-offs.
 
 use std::time::{Duration, Instant};
 
@@ -233,44 +232,6 @@ fn a_receiver_goes_to_another_process_and_comes_back() {
     assert_eq!(&buffer[..5], b"third");
     drop(sender);
     assert!(matches!(receiver.recv(&mut buffer), Err(RecvError::Closed)));
-}
-
-/// The calls that read and write descriptors, by this process so far.
-fn reads_and_writes() -> u64 {
-    let io = std::fs::read_to_string("/proc/self/io").unwrap();
-    io.lines()
-        .filter_map(|line| {
-            line.strip_prefix("syscr: ")
-                .or_else(|| line.strip_prefix("syscw: "))
-        })
-        .map(|count| count.parse::<u64>().unwrap())
-        .sum()
-}
-
-/// Its own process, so that nothing else counts.
-fn rings_while_awake() -> u64 {
-    let (mut sender, mut receiver) = pair(WaitStrategy::Adaptive);
-    let cost_of_asking = {
-        let first = reads_and_writes();
-        reads_and_writes() - first
-    };
-    let before = reads_and_writes();
-    let mut buffer = [0; 64];
-    for _ in 0..100_000 {
-        sender.send(&[7; 64]).unwrap();
-        assert_eq!(receiver.recv_with(&mut buffer, Wait::Forever).unwrap(), 64);
-    }
-    reads_and_writes() - before - cost_of_asking
-}
-
-#[test]
-fn nobody_rings_for_a_peer_that_is_awake() {
-    let rings = Process::new(rings_while_awake, ())
-        .start()
-        .unwrap()
-        .join()
-        .unwrap();
-    assert_eq!(rings, 0);
 }
 
 #[test]
