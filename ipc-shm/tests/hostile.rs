@@ -1,11 +1,17 @@
 //! A peer that writes anything anywhere into the memory: it gets an error or a message, and
 //! nobody is hurt.
 
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ipc_core::{Channel, Handoff, Receiver as _, RecvError, SendError, Sender as _, Wait};
 use ipc_shm::{Options, SharedMemory};
 use proptest::prelude::*;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 const CAPACITY: usize = 4096;
 const RING: u64 = 4096;
@@ -68,7 +74,7 @@ fn pair() -> (ipc_shm::Sender, ipc_shm::Receiver, OwnedFd) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_stands_in_the_memory_a_call_gives_a_message_or_an_error(
@@ -164,15 +170,179 @@ proptest! {
     }
 }
 
+/// Random numbers for the tests that race with the peer.
+fn random(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1);
+    *state >> 16
+}
+
+/// The longest that a call may stay beyond its deadline.
+const LATE: Duration = Duration::from_millis(50);
+const SHORT: Duration = Duration::from_millis(5);
+
+/// Runs `victim` while `peer` does its worst again and again, and fails if the victim hangs.
+fn against(peer: impl Fn(&mut u64) + Send + 'static, victim: impl FnOnce() + Send + 'static) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, ended) = std::sync::mpsc::channel();
+    let attack = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut state = 0x9E37_79B9_7F4A_7C15;
+            while !stop.load(Ordering::Relaxed) {
+                peer(&mut state);
+            }
+        }
+    });
+    let work = std::thread::spawn(move || {
+        victim();
+        done.send(()).unwrap();
+    });
+    let outcome = ended.recv_timeout(Duration::from_secs(30));
+    stop.store(true, Ordering::Relaxed);
+    if outcome == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        panic!("the victim hangs");
+    }
+    work.join().unwrap();
+    attack.join().unwrap();
+}
+
+/// Whether calls on pipes can say that they must not wait: from Linux 6.4.
+fn pipes_know_nowait() -> bool {
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    let nothing = &mut [IoSliceMut::new(&mut [])];
+    let read = rustix::io::preadv2(&reader, nothing, u64::MAX, ReadWriteFlags::NOWAIT);
+    read != Err(Errno::OPNOTSUPP)
+}
+
+/// A peer that makes the sender's side of the doorbell blocking, fills it, and claims again and
+/// again to sleep.
+#[test]
+fn a_full_doorbell_in_blocking_mode_keeps_no_sender() {
+    if !pipes_know_nowait() {
+        return;
+    }
+    let (mut sender, mut receiver, memory) = pair();
+    let writer = sender.to_parts().unwrap().descriptors.remove(2);
+    against(
+        move |state| {
+            rustix::fs::fcntl_setfl(&writer, OFlags::empty()).unwrap();
+            let rings = [IoSlice::new(&[1; 4096])];
+            let _ = rustix::io::pwritev2(&writer, &rings, u64::MAX, ReadWriteFlags::NOWAIT);
+            let asleep = (random(state) as u32) << 2 | 1;
+            rustix::io::pwrite(&memory, &asleep.to_ne_bytes(), 512).unwrap();
+        },
+        move || {
+            for _ in 0..50_000 {
+                sender.try_send(b"rings").unwrap();
+                receiver.try_recv(&mut [0; 8]).unwrap();
+            }
+        },
+    );
+}
+
+/// A peer that rings without end, and takes its rings back before they are heard.
+#[test]
+fn a_doorbell_that_never_rests_overruns_no_deadline() {
+    if !pipes_know_nowait() {
+        return;
+    }
+    let (sender, mut receiver, _memory) = pair();
+    let writer = sender.to_parts().unwrap().descriptors.remove(2);
+    let reader = receiver.to_parts().unwrap().descriptors.remove(1);
+    against(
+        move |state| {
+            rustix::fs::fcntl_setfl(&reader, OFlags::empty()).unwrap();
+            let ring = [IoSlice::new(&[1])];
+            let _ = rustix::io::pwritev2(&writer, &ring, u64::MAX, ReadWriteFlags::NOWAIT);
+            if random(state).is_multiple_of(2) {
+                let mut rings = [0; 64];
+                let back = &mut [IoSliceMut::new(&mut rings)];
+                let _ = rustix::io::preadv2(&reader, back, u64::MAX, ReadWriteFlags::NOWAIT);
+            }
+        },
+        move || {
+            for _ in 0..50 {
+                let started = Instant::now();
+                let waited = receiver.recv_timeout(&mut [0; 8], SHORT);
+                assert!(matches!(waited, Err(RecvError::TimedOut)), "{waited:?}");
+                assert!(started.elapsed() >= SHORT);
+                assert!(started.elapsed() < SHORT + LATE, "{:?}", started.elapsed());
+            }
+            drop(sender);
+        },
+    );
+}
+
+/// A peer that writes to all words of the header and to the ring while both ends wait.
+#[test]
+fn words_that_change_during_a_wait_overrun_no_deadline() {
+    let (mut sender, mut receiver, memory) = pair();
+    against(
+        move |state| {
+            let places = [0, TAIL, HEAD, 384, 388, 512, 516, RING, RING + 8];
+            let place = places[random(state) as usize % places.len()];
+            let value = match random(state) % 3 {
+                0 => random(state),
+                1 => random(state) % 1024 * 8,
+                _ => MESSAGE | (random(state) % 4096),
+            };
+            rustix::io::pwrite(&memory, &value.to_ne_bytes(), place).unwrap();
+        },
+        move || {
+            for _ in 0..200 {
+                let started = Instant::now();
+                let _ = receiver.recv_timeout(&mut [0; 2040], SHORT);
+                let _ = sender.send_timeout(&[0; 2040], SHORT);
+                assert!(
+                    started.elapsed() < 2 * (SHORT + LATE),
+                    "{:?}",
+                    started.elapsed()
+                );
+            }
+        },
+    );
+}
+
+/// Whatever the memory says, the doorbell's hang-up tells of the end.
+#[test]
+fn a_death_is_learnt_whatever_stands_in_the_memory() {
+    for state in [0u32, 1, 5, !2] {
+        for (place, forget_sender) in [(384, true), (512, false)] {
+            let (sender, receiver, memory) = pair();
+            rustix::io::pwrite(&memory, &state.to_ne_bytes(), place).unwrap();
+            let started = Instant::now();
+            if forget_sender {
+                // Parts that are dropped are a process that ended.
+                drop(sender.into_parts().unwrap());
+                let mut receiver = receiver;
+                let end = receiver.recv(&mut [0; 8]);
+                assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
+            } else {
+                drop(receiver.into_parts().unwrap());
+                let mut sender = sender;
+                let end = loop {
+                    if let Err(error) = sender.send(&[0; 2040]) {
+                        break error;
+                    }
+                };
+                assert!(matches!(end, SendError::PeerDied), "{end:?}");
+            }
+            assert!(started.elapsed() < Duration::from_millis(100));
+        }
+    }
+}
+
 /// A peer that overwrites the header in a loop while the other end works.
 #[test]
 fn memory_that_changes_under_the_call_hurts_nobody() {
     let (mut sender, mut receiver, memory) = pair();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut state = 0x9E37_79B9_7F4A_7C15u64;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 state = state
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
@@ -197,6 +367,6 @@ fn memory_that_changes_under_the_call_hurts_nobody() {
                 assert!(len <= 2040);
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
     });
 }
