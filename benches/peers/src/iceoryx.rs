@@ -154,7 +154,9 @@ impl<const LOAN: bool> Port for Ports<LOAN> {
         } else {
             sample.write_from_slice(message)
         };
-        sample.send()?;
+        if sample.send()? == 0 {
+            return Err(Failure::Failed("a message was delivered to nobody".into()));
+        }
         if let Some((notifier, _)) = &self.bell {
             notifier.notify()?;
         }
