@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
@@ -23,6 +23,9 @@ use crate::{Handoff, Listener, Name, OpenError, Parts, Wait};
 
 /// How long a connector may take to say what it brings, lest a silent one holds up the others.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// So long a visitor may speak at least, also to a listener that would not wait: it has connected
+/// and is about to.
+const GRACE: Duration = Duration::from_millis(40);
 /// How long a connector sleeps between two looks for its listener.
 const RETRY: Duration = Duration::from_millis(2);
 const BACKLOG: i32 = 64;
@@ -66,11 +69,10 @@ impl<R: Handoff> RendezvousListener<R> {
     }
 
     /// One visitor: its receiver, or why it was turned away.
-    fn admit(&self, visitor: OwnedFd) -> Result<R, OpenError> {
+    fn admit(&self, visitor: OwnedFd, wait: Wait) -> Result<R, OpenError> {
         let credentials = rustix::net::sockopt::socket_peercred(&visitor)
             .map_err(|e| OpenError::io("getsockopt", e))?;
         trust(credentials.uid.as_raw())?;
-        let wait = Wait::at_most(PATIENCE);
         let line = Lifeline::from_fd(visitor)?;
         let greeting = line.recv_parts(wait)?;
         if greeting.data != self.kind.as_bytes() || !greeting.descriptors.is_empty() {
@@ -86,24 +88,9 @@ impl<R: Handoff> Listener for RendezvousListener<R> {
     type Receiver = R;
 
     fn accept(&mut self, wait: Wait) -> Result<R, OpenError> {
-        loop {
-            match accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(visitor) => {
-                    if let Ok(receiver) = self.admit(visitor) {
-                        return Ok(receiver);
-                    }
-                    continue;
-                }
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => return Err(OpenError::io("accept4", error)),
-            }
-            match poll([(self.socket.as_fd(), Interest::Read)], wait) {
-                Ok(Polled::Ready) => {}
-                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
-                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
-                Err(error) => return Err(OpenError::io("ppoll", error)),
-            }
-        }
+        accept_one(self.socket.as_fd(), wait, |visitor, patience| {
+            self.admit(visitor, patience)
+        })
     }
 }
 
@@ -111,6 +98,51 @@ impl<R> Drop for RendezvousListener<R> {
     fn drop(&mut self) {
         if self.owner == rustix::process::getpid() {
             release_socket(&self.name, self.identity);
+        }
+    }
+}
+
+/// Waits for a visitor that `admit` lets in. Those that it turns away end no wait, and neither they
+/// nor silent ones prolong it by more than a few tens of milliseconds: `admit` is told how long it
+/// may listen to one.
+///
+/// # Errors
+/// As [`Listener::accept`].
+pub fn accept_one<R>(
+    socket: BorrowedFd<'_>,
+    wait: Wait,
+    mut admit: impl FnMut(OwnedFd, Wait) -> Result<R, OpenError>,
+) -> Result<R, OpenError> {
+    let over = || match wait {
+        Wait::Never => OpenError::NotFound,
+        _ => OpenError::TimedOut,
+    };
+    let grace = Instant::now() + GRACE;
+    let last = match wait {
+        Wait::Never => Some(grace),
+        Wait::Until(deadline) => Some(deadline.max(grace)),
+        Wait::Forever => None,
+    };
+    loop {
+        match accept_with(socket, SocketFlags::CLOEXEC) {
+            Ok(visitor) => {
+                let patience = Instant::now() + PATIENCE;
+                let patience = last.map_or(patience, |last| last.min(patience));
+                if let Ok(admitted) = admit(visitor, Wait::Until(patience)) {
+                    return Ok(admitted);
+                }
+                if last.is_some_and(|last| Instant::now() >= last) {
+                    return Err(over());
+                }
+                continue;
+            }
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            Err(error) => return Err(OpenError::io("accept4", error)),
+        }
+        match poll([(socket, Interest::Read)], wait) {
+            Ok(Polled::Ready) => {}
+            Ok(Polled::TimedOut) => return Err(over()),
+            Err(error) => return Err(OpenError::io("ppoll", error)),
         }
     }
 }

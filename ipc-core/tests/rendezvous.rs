@@ -1,0 +1,60 @@
+//! Who listens at a name is not held up by visitors that have nothing to say.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use ipc_core::rendezvous::RendezvousListener;
+use ipc_core::{Handoff, Listener as _, Name, OpenError, Parts, Wait};
+
+/// An end of nothing.
+#[derive(Debug)]
+struct End;
+
+impl Handoff for End {
+    fn to_parts(&self) -> std::io::Result<Parts> {
+        Ok(Parts::default())
+    }
+
+    fn release(&self) {}
+
+    fn from_parts(_: Parts) -> Result<Self, OpenError> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn silent_visitors_hold_nobody_beyond_the_deadline() {
+    let directory =
+        std::env::temp_dir().join(format!("ipc-core-rendezvous-{}", std::process::id()));
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700).create(&directory).unwrap();
+    let path = directory.join("name");
+    let name: Name = path.to_str().unwrap().parse().unwrap();
+    let mut listener = RendezvousListener::<End>::bind(&name, "test").unwrap();
+    // Twice: those of the first round were turned away, or wait in the queue before the others.
+    for _ in 0..2 {
+        let _silent: Vec<UnixStream> = (0..8)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+
+        let start = Instant::now();
+        assert!(matches!(
+            listener.accept(Wait::Never),
+            Err(OpenError::NotFound)
+        ));
+        assert!(start.elapsed() < Duration::from_millis(500));
+
+        let start = Instant::now();
+        let soon = Wait::at_most(Duration::from_millis(10));
+        assert!(matches!(listener.accept(soon), Err(OpenError::TimedOut)));
+        assert!(start.elapsed() < Duration::from_millis(500));
+    }
+    // And one with something to say is let in after them, by a listener that would not wait.
+    let (kind, wait) = ("test", Wait::Never);
+    ipc_core::rendezvous::connect(&name, kind, End, wait).unwrap();
+    let end = (0..100).find_map(|_| listener.accept(Wait::Never).ok());
+    assert!(end.is_some());
+    drop(listener);
+    std::fs::remove_dir(&directory).unwrap();
+}
