@@ -113,7 +113,9 @@ pub trait Receiver {
     /// # Errors
     /// As [`recv_with`](Self::recv_with), but never `BufferTooSmall`.
     fn recv_vec(&mut self, message: &mut Vec<u8>, wait: Wait) -> Result<(), RecvError> {
-        message.resize(message.capacity(), 0);
+        // Not all of a large capacity, which would be filled with zeros for every small message.
+        let room = message.capacity().min(message.len().max(ROOM));
+        message.resize(room, 0);
         loop {
             match self.recv_with(message, wait) {
                 Ok(len) => {
@@ -129,6 +131,10 @@ pub trait Receiver {
         }
     }
 }
+
+/// Bytes that [`Receiver::recv_vec`] offers, of a vector that has them, for a message of a length
+/// that it does not know.
+const ROOM: usize = 4 << 10;
 
 /// An end that `poll(2)` and event loops can watch.
 ///
