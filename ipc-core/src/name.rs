@@ -198,7 +198,7 @@ fn own_directory() -> Result<PathBuf, OpenError> {
         .map(PathBuf::from)
         .into_iter()
         .chain([PathBuf::from(format!("/run/user/{uid}"))])
-        .find(|path| path.is_absolute() && path.is_dir());
+        .find(|path| path.is_absolute() && is_directory_of(path, uid));
     let directory = runtime.map_or_else(
         || PathBuf::from(format!("/tmp/ipc-{uid}")),
         |path| path.join("ipc"),
@@ -211,4 +211,12 @@ fn own_directory() -> Result<PathBuf, OpenError> {
     let link =
         rustix::fs::lstat(&directory).map_err(|e| OpenError::io("lstat", io::Error::from(e)))?;
     check(&link, FileType::Directory).map(|()| directory)
+}
+
+/// `su` and `sudo` may leave `XDG_RUNTIME_DIR` to root: a directory that root made there would shut
+/// its owner out.
+fn is_directory_of(path: &Path, uid: u32) -> bool {
+    rustix::fs::stat(path).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_uid == uid
+    })
 }

@@ -95,3 +95,31 @@ fn the_lock_keeps_others_out_until_it_is_dropped() {
     drop(held);
     assert!(folder.name("b").lock().is_ok());
 }
+
+/// In a process of its own, since it changes the environment.
+#[test]
+fn a_runtime_directory_of_another_user_is_left_alone() {
+    const AS_CHILD: &str = "IPC_CORE_TEST_OWN_DIRECTORY";
+    if std::env::var_os(AS_CHILD).is_some() {
+        let foreign = std::env::var("XDG_RUNTIME_DIR").unwrap();
+        let path = "word".parse::<Name>().unwrap().path().unwrap();
+        assert!(!path.starts_with(&foreign), "{path:?}");
+        return;
+    }
+    // Root gives a directory of its own away; anybody else finds that of root.
+    let folder = Folder::new("foreign", 0o777);
+    let given = std::os::unix::fs::chown(&folder.0, Some(65534), None).is_ok();
+    let foreign = if given {
+        folder.0.clone()
+    } else {
+        PathBuf::from("/")
+    };
+    let test = "a_runtime_directory_of_another_user_is_left_alone";
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact"])
+        .env(AS_CHILD, "1")
+        .env("XDG_RUNTIME_DIR", &foreign)
+        .status();
+    assert!(status.unwrap().success());
+    assert!(!foreign.join("ipc").exists());
+}
