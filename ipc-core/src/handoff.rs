@@ -73,6 +73,28 @@ impl std::error::Error for CodecError {
     }
 }
 
+/// Runs `serialize`, which serialises values by any serialiser, and gives the descriptors of the
+/// channel ends inside them. The ends leave the values: those are good for nothing but being
+/// dropped.
+#[cfg(feature = "serde")]
+pub fn gather<T>(serialize: impl FnOnce() -> T) -> (T, Vec<OwnedFd>) {
+    let outer = TABLE.replace(Some(Vec::new()));
+    let written = serialize();
+    let table = TABLE.replace(outer).unwrap_or_default();
+    (written, table.into_iter().flatten().collect())
+}
+
+/// Runs `deserialize`, which may take channel ends with these descriptors out of what it reads.
+/// Descriptors that no end claimed are closed.
+#[cfg(feature = "serde")]
+pub fn scatter<T>(descriptors: Vec<OwnedFd>, deserialize: impl FnOnce() -> T) -> T {
+    let table = descriptors.into_iter().map(Some).collect();
+    let outer = TABLE.replace(Some(table));
+    let read = deserialize();
+    TABLE.set(outer);
+    read
+}
+
 /// Encodes a value with the channel ends inside it, by `postcard`. The ends leave the value: it
 /// is good for nothing but being dropped.
 ///
@@ -81,11 +103,11 @@ impl std::error::Error for CodecError {
 /// peers see as a death.
 #[cfg(feature = "serde")]
 pub fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Parts, CodecError> {
-    let outer = TABLE.replace(Some(Vec::new()));
-    let data = postcard::to_stdvec(value);
-    let table = TABLE.replace(outer).unwrap_or_default();
+    // Room for a small value, so that it is allocated once.
+    let room = Vec::with_capacity(64);
+    let (data, descriptors) = gather(|| postcard::to_extend(value, room));
     Ok(Parts {
-        descriptors: table.into_iter().flatten().collect(),
+        descriptors,
         data: data.map_err(CodecError)?,
     })
 }
@@ -96,11 +118,7 @@ pub fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Parts, CodecErr
 /// When they are not such a value. Descriptors that no end claimed are closed.
 #[cfg(feature = "serde")]
 pub fn decode<T: serde::de::DeserializeOwned>(parts: Parts) -> Result<T, CodecError> {
-    let table = parts.descriptors.into_iter().map(Some).collect();
-    let outer = TABLE.replace(Some(table));
-    let value = postcard::from_bytes(&parts.data);
-    TABLE.set(outer);
-    value.map_err(CodecError)
+    scatter(parts.descriptors, || postcard::from_bytes(&parts.data)).map_err(CodecError)
 }
 
 /// A channel end as a `serde` value, for code that is generic over mechanisms. With the `serde`

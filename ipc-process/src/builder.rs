@@ -143,7 +143,7 @@ impl<F, A> Unstarted<F, A> {
     pub fn start(self) -> Result<Process<F::Output>, StartError>
     where
         F: Target<A>,
-        A: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned + 'static,
     {
         start::start(self)
     }

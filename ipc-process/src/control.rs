@@ -14,12 +14,12 @@ use rustix::net::{
 };
 
 /// The kernel passes at most `SCM_MAX_FD` = 253 descriptors a message (unix(7)).
-const MAX_DESCRIPTORS: usize = 250;
+pub(crate) const MAX_DESCRIPTORS: usize = 250;
 
 /// A longer body travels in a memfd, so that a frame always fits into the socket's buffer
 /// (`net.core.wmem_default`, 208 KiB) and its sender never waits for a reader: a process can
 /// leave its result behind and end.
-const MAX_INLINE: usize = 64 * 1024;
+pub(crate) const MAX_INLINE: usize = 64 * 1024;
 
 const HEADER: usize = 2;
 

@@ -4,6 +4,7 @@
 compile_error!("ipc-process builds on Linux process descriptors");
 
 mod builder;
+mod bytes;
 mod child;
 mod control;
 mod descriptor;
@@ -14,6 +15,7 @@ mod handshake;
 mod limits;
 mod orders;
 mod panic;
+pub mod pool;
 mod process;
 mod reap;
 mod run;
@@ -31,6 +33,7 @@ pub use error::{JoinError, StartError};
 pub use family::{ActiveChild, ParentProcess, active_children, parent_process};
 pub use limits::Limits;
 pub use panic::RemotePanic;
+pub use pool::Pool;
 pub use process::Process;
 pub use run::{Context, Run};
 pub use stdio::Stdio;

@@ -6,13 +6,13 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_core::handoff::decode;
 use ipc_core::wait::{Interest, poll};
 use ipc_core::{Parts, Wait};
 use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bytes::decode;
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::reap::{Child, Role};
@@ -87,6 +87,10 @@ impl<R> Process<R> {
 
     pub(crate) fn become_known_as(&self, role: Role) {
         self.child.become_known_as(role, &self.name);
+    }
+
+    pub(crate) fn child(&self) -> &Arc<Child> {
+        &self.child
     }
 
     /// Its process id. For people and logs: once the process has ended, another may get it.
@@ -200,7 +204,7 @@ impl<R> Process<R> {
     }
 }
 
-impl<R: DeserializeOwned> Process<R> {
+impl<R: DeserializeOwned + 'static> Process<R> {
     /// Waits until the process has ended and gives what its function returned.
     ///
     /// # Errors
@@ -226,9 +230,7 @@ impl<R: DeserializeOwned> Process<R> {
                 descriptors,
                 data: body,
             })
-            .map_err(|error| JoinError::Result {
-                reason: error.to_string(),
-            }),
+            .map_err(|reason| JoinError::Result { reason }),
             Kind::Panicked => {
                 let panic = postcard::from_bytes(&body).unwrap_or_else(|_| RemotePanic::unknown());
                 Err(JoinError::Panicked(Box::new(panic)))

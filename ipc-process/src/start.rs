@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ipc_core::Parts;
-use ipc_core::handoff::encode;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use serde::de::DeserializeOwned;
@@ -19,7 +18,7 @@ use crate::orders::{Inherit, Settings, Start};
 use crate::reap::{Child, Role};
 use crate::spawn::{self, Executable, MARKER, Spawn, trampoline};
 use crate::stdio::{Stdio, own_streams};
-use crate::{Process, StartError, Target, Unstarted, child, handshake, supervisor, zygote};
+use crate::{Process, StartError, Target, Unstarted, bytes, child, handshake, supervisor, zygote};
 
 /// What both ways to start a process need.
 struct Order {
@@ -39,15 +38,12 @@ impl Order {
     fn of<F, A>(description: Unstarted<F, A>) -> Result<Self, StartError>
     where
         F: Target<A>,
-        A: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned + 'static,
     {
         let place = trampoline::place_of::<F, A>(description.function)
             .ok_or(StartError::NotInMainProgram)?;
-        let mut arguments =
-            encode(&description.arguments).map_err(|error| StartError::Arguments {
-                reason: error.to_string(),
-            })?;
-        drop(description.arguments);
+        let mut arguments = bytes::encode(description.arguments)
+            .map_err(|reason| StartError::Arguments { reason })?;
         let mut lifeline = None;
         if description.daemon {
             let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
@@ -101,7 +97,7 @@ impl Order {
 pub(crate) fn start<F, A>(description: Unstarted<F, A>) -> Result<Process<F::Output>, StartError>
 where
     F: Target<A>,
-    A: Serialize + DeserializeOwned,
+    A: Serialize + DeserializeOwned + 'static,
 {
     let depth = depth()?;
     let method = description.method;
@@ -181,7 +177,7 @@ pub(crate) fn start_elsewhere<F, A>(
 ) -> Result<Process<F::Output>, StartError>
 where
     F: Target<A>,
-    A: Serialize + DeserializeOwned,
+    A: Serialize + DeserializeOwned + 'static,
 {
     depth()?;
     let mut order = Order::of(description)?;

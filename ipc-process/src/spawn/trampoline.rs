@@ -8,11 +8,10 @@
 use std::sync::OnceLock;
 
 use ipc_core::Parts;
-use ipc_core::handoff::{decode, encode};
 use serde::de::DeserializeOwned;
 
 use super::image::Image;
-use crate::Target;
+use crate::{Target, bytes};
 
 /// How a call of a trampoline ends when it does not panic.
 pub(crate) enum Called {
@@ -24,15 +23,15 @@ pub(crate) enum Called {
 pub(crate) type Trampoline = fn(Parts) -> Called;
 
 /// Decodes the arguments, calls the function `F`, encodes its result.
-fn trampoline<F: Target<A>, A: DeserializeOwned>(arguments: Parts) -> Called {
-    let arguments = match decode::<A>(arguments) {
+fn trampoline<F: Target<A>, A: DeserializeOwned + 'static>(arguments: Parts) -> Called {
+    let arguments = match bytes::decode::<A>(arguments) {
         Ok(arguments) => arguments,
-        Err(error) => return Called::BadArguments(error.to_string()),
+        Err(reason) => return Called::BadArguments(reason),
     };
     let result = conjure::<F>().call(arguments);
-    match encode(&result) {
+    match bytes::encode(result) {
         Ok(parts) => Called::Returned(parts),
-        Err(error) => Called::BadResult(error.to_string()),
+        Err(reason) => Called::BadResult(reason),
     }
 }
 
@@ -60,7 +59,7 @@ pub(crate) fn look_up_image() {
 }
 
 /// Where the trampoline of this function lies in the main program; `None` if it lies elsewhere.
-pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned>(_: F) -> Option<u64> {
+pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned + 'static>(_: F) -> Option<u64> {
     const {
         assert!(
             size_of::<F>() == 0,

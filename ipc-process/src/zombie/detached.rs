@@ -33,7 +33,7 @@ use crate::{Process, StartError, Stdio, Target};
 pub fn spawn_detached<F, A>(function: F, arguments: A) -> Result<Detached, StartError>
 where
     F: Target<A>,
-    A: Serialize + DeserializeOwned,
+    A: Serialize + DeserializeOwned + 'static,
 {
     let mut description = Process::new(function, arguments)
         .stdin(Stdio::Null)

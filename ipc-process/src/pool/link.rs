@@ -1,0 +1,565 @@
+//! The socket between a pool and one of its workers. A byte stream, unlike the control socket, so
+//! that many small frames cross in one call; a frame of its own length, with its descriptors.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ipc_core::{Handoff, OpenError, Parts, Wait, WaitStrategy, Waiter};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+};
+
+use super::long::{self, Memfds};
+use crate::control::{MAX_DESCRIPTORS, MAX_INLINE};
+
+/// Length of the body, kind, whether the body is in a memfd, number of descriptors, id, word, and
+/// the id of the last frame whose long body was read.
+const HEADER: usize = 32;
+
+/// Room for the longest frame and for the beginning of the next.
+const BUFFER: usize = 2 * MAX_INLINE;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Worker: the initializer has run.
+    Ready = 1,
+    /// Pool: run the function at the place in `word`.
+    Run = 2,
+    /// Either: descriptors that belong to the next frame.
+    Descriptors = 3,
+    /// Worker: what the task returned. `word` of each answer: nanoseconds that the task took.
+    Returned = 4,
+    /// Worker: the task panicked.
+    Panicked = 5,
+    /// Worker: the arguments could not be read.
+    BadArguments = 6,
+    /// Worker: the result could not be written.
+    BadResult = 7,
+}
+
+impl Kind {
+    pub(super) fn is_answer(self) -> bool {
+        use Kind::{BadArguments, BadResult, Panicked, Returned};
+        matches!(self, Returned | Panicked | BadArguments | BadResult)
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Ready,
+            2 => Self::Run,
+            3 => Self::Descriptors,
+            4 => Self::Returned,
+            5 => Self::Panicked,
+            6 => Self::BadArguments,
+            7 => Self::BadResult,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    pub(super) id: u64,
+    pub(super) word: u64,
+    /// `Err`: why the body or a descriptor of it did not arrive.
+    pub(super) body: Result<Parts, String>,
+}
+
+/// What [`Link::receive`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    Some,
+    Nothing,
+    /// The other side has ended.
+    End {
+        /// It left something unread: what was sent last did not reach it.
+        unread: bool,
+    },
+}
+
+/// Frames that leave in one call, because only the first may have descriptors.
+#[derive(Debug, Default)]
+struct Packet {
+    bytes: Vec<u8>,
+    sent: usize,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Packet {
+    fn cleared(mut self) -> Self {
+        self.bytes.clear();
+        self.sent = 0;
+        self
+    }
+}
+
+/// One end of the socket, with what has been read and what could not be written yet.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
+    /// The part of `buffer` that has been received and not been taken.
+    start: usize,
+    end: usize,
+    /// Descriptors, those of one `sendmsg` together, in the order of the frames they belong to.
+    groups: VecDeque<Vec<OwnedFd>>,
+    /// Descriptors that came ahead of their frame.
+    ahead: Vec<OwnedFd>,
+    outgoing: VecDeque<Packet>,
+    /// One that has left, for its memory.
+    spare: Packet,
+    memfds: Memfds,
+    /// The id of the last frame that was taken, long body and all.
+    taken: u64,
+    /// The end of the other side, which the kernel tells but once.
+    ended: Option<Received>,
+    /// What looking for the next frame has brought lately.
+    waiter: Waiter,
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Link {
+    pub(super) fn pair() -> Result<(Self, WorkerEnd), Errno> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Self::new(a), WorkerEnd(b)))
+    }
+
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            groups: VecDeque::new(),
+            ahead: Vec::new(),
+            outgoing: VecDeque::new(),
+            spare: Packet::default(),
+            memfds: Memfds::default(),
+            taken: 0,
+            ended: None,
+            waiter: Waiter::new(WaitStrategy::Adaptive),
+        }
+    }
+
+    /// Lays a frame ready for [`flush`](Self::flush). A long body goes into a memfd, which can
+    /// fail; then nothing is laid ready.
+    pub(super) fn push(
+        &mut self,
+        kind: Kind,
+        id: u64,
+        word: u64,
+        body: &[u8],
+        mut descriptors: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        let long = body.len() > MAX_INLINE;
+        if long {
+            descriptors.push(self.memfds.write(id, body)?);
+        }
+        while descriptors.len() > MAX_DESCRIPTORS {
+            let rest = descriptors.split_off(MAX_DESCRIPTORS);
+            let ahead = std::mem::replace(&mut descriptors, rest);
+            self.lay([0, Kind::Descriptors as u64, 0, 0], false, &[], ahead);
+        }
+        let numbers = [body.len() as u64, kind as u64, id, word];
+        let inline = if long { &[] } else { body };
+        self.lay(numbers, long, inline, descriptors);
+        Ok(())
+    }
+
+    /// Adds one frame to what is laid ready: the length of its body, kind, id and word.
+    fn lay(
+        &mut self,
+        [len, kind, id, word]: [u64; 4],
+        long: bool,
+        body: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) {
+        let fits = |last: &Packet| descriptors.is_empty() && last.bytes.len() < MAX_INLINE;
+        if !self.outgoing.back().is_some_and(fits) {
+            self.outgoing.push_back(std::mem::take(&mut self.spare));
+        }
+        if let Some(packet) = self.outgoing.back_mut() {
+            // A body is at most MAX_MESSAGE long, descriptors are at most MAX_DESCRIPTORS.
+            let count = descriptors.len() as u64;
+            let first = len | kind << 32 | u64::from(long) << 40 | count << 48;
+            for number in [first, id, word, self.taken] {
+                packet.bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            packet.bytes.extend_from_slice(body);
+            packet.descriptors.extend(descriptors);
+        }
+    }
+
+    /// Sends what there is room for; whether that was all.
+    pub(super) fn flush(&mut self) -> Result<bool, Errno> {
+        while let Some(packet) = self.outgoing.front_mut() {
+            let rest = packet.bytes.get(packet.sent..).unwrap_or_default();
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let sent = if packet.descriptors.is_empty() {
+                rustix::net::send(&self.socket, rest, flags)
+            } else {
+                send_with(&self.socket, rest, &packet.descriptors, flags)
+            };
+            match sent {
+                Ok(sent) => {
+                    packet.sent += sent;
+                    // They left with the first byte.
+                    packet.descriptors.clear();
+                    if packet.sent == packet.bytes.len() {
+                        self.spare = self.outgoing.pop_front().unwrap_or_default().cleared();
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells the other side that nothing more comes, also when somebody else, such as a forked
+    /// child, holds this end open as well.
+    pub(super) fn finish(&self) {
+        // ENOTCONN: it has ended itself.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Takes in what there is, once.
+    pub(super) fn receive(&mut self) -> io::Result<Received> {
+        if let Some(ended) = self.ended {
+            return Ok(ended);
+        }
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if BUFFER - self.end < MAX_INLINE {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let received = loop {
+            let received = rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(room)],
+                &mut ancillary,
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            );
+            match received {
+                Ok(received) => break received,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
+                // It ended with frames of ours unread; what it sent before has been read, since a
+                // stream reports this only then (unix(7)).
+                Err(Errno::CONNRESET) => return Ok(self.end_of_other(true)),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        // A read ends with the first `sendmsg` that has descriptors, so that these are of one
+        // frame. With CTRUNC, RLIMIT_NOFILE did not admit all of them: the group is too small,
+        // and its frame will not be read.
+        let mut group = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                group.extend(descriptors);
+            }
+        }
+        if !group.is_empty() || received.flags.contains(ReturnFlags::CTRUNC) {
+            self.groups.push_back(group);
+        }
+        if received.bytes == 0 {
+            return Ok(self.end_of_other(false));
+        }
+        self.end += received.bytes;
+        Ok(Received::Some)
+    }
+
+    fn end_of_other(&mut self, unread: bool) -> Received {
+        *self.ended.insert(Received::End { unread })
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether what was sent last did not reach the other side before its end.
+    pub(super) fn was_left_unread(&self) -> bool {
+        self.ended == Some(Received::End { unread: true }) || !self.outgoing.is_empty()
+    }
+
+    /// [Receives](Self::receive) as soon as there is something, looking for it as long as that has
+    /// paid lately. `None`: now sleep.
+    pub(super) fn look(&mut self, wait: Wait) -> io::Result<Option<Received>> {
+        let attempt = |link: &mut Self| match link.receive()? {
+            Received::Nothing => Ok(None),
+            received => Ok::<_, io::Error>(Some(received)),
+        };
+        if let Some(received) = attempt(self)? {
+            return Ok(Some(received));
+        }
+        let mut waiter = self.waiter.clone();
+        let found = waiter.look(wait, || attempt(self));
+        self.waiter = waiter;
+        found
+    }
+
+    /// The next whole frame of what has been taken in. What is no frame is an error: nothing that
+    /// follows can be understood.
+    pub(super) fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            let unread = self.buffer.get(self.start..self.end).unwrap_or_default();
+            let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else {
+                return Ok(None);
+            };
+            let (&[first, id, word, read], []) = header.as_chunks::<8>() else {
+                return Err(malformed());
+            };
+            let &[l0, l1, l2, l3, kind, long, c0, c1] = &first;
+            let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+            let kind = Kind::from_byte(kind).ok_or_else(malformed)?;
+            let long = long != 0;
+            let inline = if long { 0 } else { len };
+            if inline > MAX_INLINE {
+                return Err(malformed());
+            }
+            let Some(body) = rest.get(..inline) else {
+                return Ok(None);
+            };
+            let mut body = body.to_vec();
+            let [id, word, read] = [id, word, read].map(u64::from_le_bytes);
+            self.start += HEADER + inline;
+            self.memfds.were_read(read);
+
+            let expected = usize::from(u16::from_le_bytes([c0, c1]));
+            let group = match expected {
+                0 => Vec::new(),
+                _ => self.groups.pop_front().ok_or_else(malformed)?,
+            };
+            let complete = group.len() == expected;
+            self.ahead.extend(group);
+            if kind == Kind::Descriptors {
+                continue;
+            }
+            let mut descriptors = std::mem::take(&mut self.ahead);
+            let mut arrived = if complete {
+                Ok(())
+            } else {
+                Err("descriptors did not arrive; is RLIMIT_NOFILE reached?".to_owned())
+            };
+            if long && complete {
+                let memfd = descriptors.pop().ok_or_else(malformed)?;
+                match long::read(memfd, len) {
+                    Ok(read) => body = read,
+                    Err(error) => arrived = Err(error.to_string()),
+                }
+            }
+            self.taken = id;
+            return Ok(Some(Frame {
+                kind,
+                id,
+                word,
+                body: arrived.map(|()| Parts {
+                    descriptors,
+                    data: body,
+                }),
+            }));
+        }
+    }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a malformed frame of a pool")
+}
+
+fn send_with(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)
+}
+
+/// The worker's end on its way to the worker.
+#[derive(Debug)]
+pub(super) struct WorkerEnd(OwnedFd);
+
+impl WorkerEnd {
+    pub(super) fn into_link(self) -> Link {
+        Link::new(self.0)
+    }
+}
+
+impl Handoff for WorkerEnd {
+    fn to_parts(&self) -> io::Result<Parts> {
+        Ok(Parts {
+            descriptors: vec![self.0.try_clone()?],
+            data: Vec::new(),
+        })
+    }
+
+    fn release(&self) {}
+
+    fn from_parts(parts: Parts) -> Result<Self, OpenError> {
+        let [socket] =
+            <[OwnedFd; 1]>::try_from(parts.descriptors).map_err(|_| OpenError::Untrusted {
+                what: "not one descriptor",
+            })?;
+        Ok(Self(socket))
+    }
+}
+
+ipc_core::impl_serde_handoff!(WorkerEnd);
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn pair() -> (Link, Link) {
+        let (link, end) = Link::pair().unwrap();
+        (link, end.into_link())
+    }
+
+    /// Takes in all there is and the frames of it.
+    fn frames(link: &mut Link) -> io::Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        while link.receive()? == Received::Some {
+            while let Some(frame) = link.next()? {
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn frames_cross_in_order_whatever_their_size() {
+        let (mut a, mut b) = pair();
+        let mut received = Vec::new();
+        for (id, len) in (1..).zip([0, 10, MAX_INLINE, MAX_INLINE + 1, 3, 1 << 20]) {
+            a.push(Kind::Run, id, 7 * id, &vec![id as u8; len], Vec::new())
+                .unwrap();
+            while !a.flush().unwrap() {
+                received.extend(frames(&mut b).unwrap());
+            }
+        }
+        received.extend(frames(&mut b).unwrap());
+        let lens: Vec<_> = received
+            .iter()
+            .map(|frame| frame.body.as_ref().unwrap().data.len())
+            .collect();
+        assert_eq!(lens, [0, 10, MAX_INLINE, MAX_INLINE + 1, 3, 1 << 20]);
+        for (id, frame) in (1..).zip(received) {
+            assert_eq!((frame.id, frame.word), (id, 7 * id));
+            let data = frame.body.unwrap().data;
+            assert!(data.iter().all(|&byte| byte == id as u8));
+        }
+    }
+
+    #[test]
+    fn many_frames_leave_in_one_packet() {
+        let (mut a, mut b) = pair();
+        for id in 0..100 {
+            a.push(Kind::Run, id, 0, b"short", Vec::new()).unwrap();
+        }
+        assert_eq!(a.outgoing.len(), 1);
+        assert!(a.flush().unwrap());
+        assert_eq!(b.receive().unwrap(), Received::Some);
+        assert_eq!(frames_of(&mut b), 100);
+    }
+
+    fn frames_of(link: &mut Link) -> usize {
+        std::iter::from_fn(|| link.next().unwrap()).count()
+    }
+
+    #[test]
+    fn the_end_tells_whether_everything_was_read() {
+        let (mut a, mut b) = pair();
+        b.push(Kind::Returned, 1, 0, b"last words", Vec::new())
+            .unwrap();
+        b.flush().unwrap();
+        drop(b);
+        assert_eq!(frames(&mut a).unwrap().len(), 1);
+        let end = Received::End { unread: false };
+        assert_eq!(a.receive().unwrap(), end);
+        assert_eq!(a.receive().unwrap(), end);
+        assert!(!a.was_left_unread());
+        a.push(Kind::Run, 1, 0, b"too late", Vec::new()).unwrap();
+        assert_eq!(a.flush().unwrap_err(), Errno::PIPE);
+        assert!(a.was_left_unread());
+
+        let (mut a, b) = pair();
+        a.push(Kind::Run, 1, 0, b"never read", Vec::new()).unwrap();
+        a.flush().unwrap();
+        drop(b);
+        for _ in 0..2 {
+            assert_eq!(a.receive().unwrap(), Received::End { unread: true });
+        }
+        assert!(a.was_left_unread());
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error() {
+        let header = |kind: u8, long: u8, count: u8, len: u8| {
+            let mut header = [0; HEADER];
+            [header[0], header[4], header[5], header[6]] = [len, kind, long, count];
+            header
+        };
+        let mut too_long = header(4, 0, 0, 0);
+        too_long[3] = 1;
+        let hostile = [
+            header(0, 0, 0, 0),
+            header(99, 0, 0, 0),
+            // Descriptors, and a memfd, that did not come.
+            header(4, 0, 1, 0),
+            header(4, 1, 0, 0),
+            too_long,
+        ];
+        for bytes in hostile {
+            let (a, mut b) = pair();
+            rustix::net::send(&a.socket, &bytes, SendFlags::empty()).unwrap();
+            let error = frames(&mut b).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{bytes:?}");
+        }
+        // Part of a frame is none yet.
+        let (a, mut b) = pair();
+        for byte in header(4, 0, 0, 1) {
+            rustix::net::send(&a.socket, &[byte], SendFlags::empty()).unwrap();
+            assert!(frames(&mut b).unwrap().is_empty());
+        }
+        rustix::net::send(&a.socket, b"!", SendFlags::empty()).unwrap();
+        assert_eq!(frames(&mut b).unwrap().len(), 1);
+        // A pipe in the place of a memfd is refused, and the next frame is fine.
+        let (pipe, _writer) = io::pipe().unwrap();
+        let long = header(4, 1, 1, 0);
+        send_with(&a.socket, &long, &[pipe.into()], SendFlags::empty()).unwrap();
+        rustix::net::send(&a.socket, &header(4, 0, 0, 0), SendFlags::empty()).unwrap();
+        let frames = frames(&mut b).unwrap();
+        let [refused, fine] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert!(refused.body.is_err() && fine.body.is_ok());
+    }
+}
