@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
 use common::Fd;
-use ipc_process::Pool;
+use ipc_process::{Limits, Pool, StartMethod};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchdog::watch;
@@ -166,4 +166,24 @@ fn a_task_may_have_a_pool() {
     let _watchdog = watch();
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.map(with_a_pool_of_its_own, [3, 4]).unwrap(), [5, 14]);
+}
+
+#[test]
+fn workers_come_from_the_fork_server_too() {
+    let _watchdog = watch();
+    let pool = Pool::builder()
+        .processes(2)
+        .start_method(StartMethod::Zygote)
+        .limits(Limits::new().descriptors(100))
+        .build()
+        .unwrap();
+    assert_eq!(pool.map(square, 0..5).unwrap(), [0, 1, 4, 9, 16]);
+    let limit = || rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    assert_eq!(pool.apply(limit, ()).unwrap(), Some(100));
+    let exit = |code: i32| -> u64 { std::process::exit(code) };
+    for code in 0..10 {
+        assert!(pool.apply(exit, (code,)).is_err());
+        assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+    }
+    pool.close().join();
 }
