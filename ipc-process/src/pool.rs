@@ -86,7 +86,7 @@
 //!
 //! * The order in which tasks begin, beyond that those of one call begin in their order. Tasks of
 //!   one `map` or `imap` may wait behind one another in the same worker while they are short (under
-//!   2 ms on average); tasks of different calls never do.
+//!   2 ms on average), and stay there should they become long; tasks of different calls never do.
 //! * That a lost task has done nothing. It was running, or was about to.
 //! * Fairness between callers: what was submitted first is begun first.
 //! * Arguments or results of more than 1 GiB in one message: they are refused

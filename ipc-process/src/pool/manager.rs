@@ -3,26 +3,27 @@
 //! deadlines, and has workers that ended replaced.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, Event};
+use rustix::event::epoll::EventFlags;
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 
+use super::TaskError;
 use super::core::Rest;
 use super::events::Token;
 use super::link::Link;
 use super::shared::Shared;
 use crate::StartError;
+use crate::spawn::sys::{Event, epoll_wait};
 
 /// How long answers gather while every worker has many tasks ahead. Nobody waits for one of them
 /// meanwhile, and no worker has to wake anybody when it answers, which would cost it more than
 /// the answer.
 const NAP: Duration = Duration::from_micros(20);
-
-const EVENTS: usize = 64;
 
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
     let own = Arc::clone(shared);
@@ -36,18 +37,35 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<thread::JoinHandle<()>> 
     Ok(thread)
 }
 
+/// Without a manager nobody would answer for the tasks: should it panic, which would be an error
+/// here, they end with it.
+struct EndsWithPool<'a>(&'a Shared);
+
+impl Drop for EndsWithPool<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let reason = "its manager panicked; that is an error of ipc-process".to_owned();
+            self.0.with(|core| core.end(&TaskError::Broken { reason }));
+        }
+    }
+}
+
 fn manage(shared: &Arc<Shared>) {
-    let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+    let _guard = EndsWithPool(shared);
+    let mut events: Vec<Event> = Vec::new();
     loop {
         let now = Instant::now();
         let (rest, due) = shared.with(|core| {
-            for event in events.drain(..) {
-                match event.data.u64() {
+            for (about, flags) in events.drain(..) {
+                match about {
                     Token::WAKE => {
                         // The count is of no interest.
                         let _ = rustix::io::read(&shared.wake, &mut [0_u8; 8]);
                     }
-                    token => core.on_event(Token::from_u64(token), event.flags),
+                    token => {
+                        let flags = EventFlags::from_bits_retain(flags);
+                        core.on_event(Token::from_u64(token), flags);
+                    }
                 }
             }
             core.on_time(now);
@@ -64,15 +82,11 @@ fn manage(shared: &Arc<Shared>) {
             Rest::Until(_) => {}
         }
         let timeout = match rest {
-            Rest::Until(Some(time)) => Some(timespec(time.saturating_duration_since(now))),
+            Rest::Until(Some(time)) => Some(time.saturating_duration_since(now)),
             _ => None,
         };
-        match epoll::wait(
-            &*shared.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            timeout.as_ref(),
-        ) {
-            Ok(_) | Err(Errno::INTR) => {}
+        match epoll_wait(shared.epoll.as_fd(), &mut events, timeout) {
+            Ok(()) | Err(Errno::INTR) => {}
             // No memory for the moment: look again.
             Err(_) => rest_for(NAP),
         }
@@ -98,13 +112,10 @@ fn launch(shared: &Arc<Shared>, slot: usize) {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
-    Timespec {
+fn rest_for(time: Duration) {
+    let time = Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),
-    }
-}
-
-fn rest_for(time: Duration) {
-    let _ = poll(&mut [], Some(&timespec(time)));
+    };
+    let _ = poll(&mut [], Some(&time));
 }

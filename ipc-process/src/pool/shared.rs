@@ -90,6 +90,9 @@ impl Shared {
     }
 
     fn carry_out(&self, effects: Effects) {
+        // First: who learns of a result shall find it counted. The locks of the jobs order it.
+        self.completed
+            .fetch_add(effects.jobs.completed, Ordering::Relaxed);
         if effects.wake_manager {
             // Fails only when the counter is full, and then it is awake.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -108,8 +111,6 @@ impl Shared {
             // Fails when the thread for callbacks is gone, which outlives this pool.
             let _ = self.callbacks.send(Box::new(|| callback(outcomes)));
         }
-        self.completed
-            .fetch_add(effects.jobs.completed, Ordering::Relaxed);
     }
 
     /// Has `job` or an effect on it dealt with outside of a change of the core.

@@ -1,10 +1,11 @@
-//! The remaining calls that have no safe form: ioctl_pidfs(2) PIDFD_GET_INFO, atexit(3), taking
-//! over a descriptor by its number.
+//! The remaining calls that have no safe form: ioctl_pidfs(2) PIDFD_GET_INFO, epoll_wait(2),
+//! atexit(3), taking over a descriptor by its number.
 #![expect(unsafe_code, reason = "C interfaces")]
 
 use std::ffi::{CStr, OsStr, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -80,6 +81,42 @@ pub(crate) fn die_at_hang_up(pipe: BorrowedFd<'_>) -> Result<(), Errno> {
     fcntl(libc::F_SETOWN, rustix::process::getpid().as_raw_pid())?;
     fcntl(F_SETSIG, libc::SIGKILL)?;
     fcntl(libc::F_SETFL, libc::O_ASYNC)
+}
+
+/// One thing that `epoll_wait(2)` tells: the number that the descriptor was added with, and the
+/// flags.
+pub(crate) type Event = (u64, u32);
+
+/// Sleeps until something happens to a descriptor of this epoll, or for so long, rounded up to
+/// milliseconds. Adds what has happened to `events`. The form that rustix has leaves the size of
+/// the signal mask unset, which the kernel does not read without a mask and memcheck reports.
+pub(crate) fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    events: &mut Vec<Event>,
+    timeout: Option<Duration>,
+) -> Result<(), Errno> {
+    let mut buffer = [libc::epoll_event { events: 0, u64: 0 }; 64];
+    let ms = timeout.map_or(-1, |time| {
+        c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+    });
+    // SAFETY: the buffer has room for as many events as are asked for.
+    let count = unsafe {
+        libc::epoll_wait(
+            epoll.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            buffer.len() as c_int,
+            ms,
+        )
+    };
+    check(count)?;
+    let count = usize::try_from(count).unwrap_or(0);
+    events.extend(
+        buffer
+            .iter()
+            .take(count)
+            .map(|event| (event.u64, event.events)),
+    );
+    Ok(())
 }
 
 /// Runs `hook` when the program returns from `main` or calls `exit`.
