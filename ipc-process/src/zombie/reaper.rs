@@ -86,7 +86,7 @@ impl Reaper {
     pub fn run<F, A>(&self, description: Unstarted<F, A>) -> Result<Process<F::Output>, StartError>
     where
         F: Target<A>,
-        A: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned + 'static,
     {
         start_elsewhere(description, self.pid(), |request, descriptors| {
             let body = postcard::to_stdvec(&request).map_err(|error| StartError::Arguments {
