@@ -13,6 +13,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+pub(crate) use crate::frame::{Frame, Kind};
+
 /// The kernel passes at most `SCM_MAX_FD` = 253 descriptors a message (unix(7)).
 pub(crate) const MAX_DESCRIPTORS: usize = 250;
 
@@ -22,72 +24,6 @@ pub(crate) const MAX_DESCRIPTORS: usize = 250;
 pub(crate) const MAX_INLINE: usize = 64 * 1024;
 
 const HEADER: usize = 2;
-
-/// What a frame says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    /// Child: I am the program you started, entered `init`, and am as you want me.
-    Hello = 1,
-    /// Parent: run this with these arguments.
-    Start = 2,
-    /// Either: descriptors that belong to the next frame.
-    Descriptors = 3,
-    /// Child: what the function returned.
-    Returned = 4,
-    /// Child: the function panicked.
-    Panicked = 5,
-    /// Child: the arguments could not be read.
-    BadArguments = 6,
-    /// Child: the result could not be written.
-    BadResult = 7,
-    /// Child: I could not become what you want me to be.
-    Refused = 8,
-    /// Parent: be a fork server.
-    Serve = 9,
-    /// Parent to a fork server: one more process.
-    Fork = 10,
-    /// Fork server: here it is.
-    Forked = 11,
-}
-
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::*;
-        [
-            Hello,
-            Start,
-            Descriptors,
-            Returned,
-            Panicked,
-            BadArguments,
-            BadResult,
-            Refused,
-            Serve,
-            Fork,
-            Forked,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub(crate) kind: Kind,
-    pub(crate) body: Vec<u8>,
-    pub(crate) descriptors: Vec<OwnedFd>,
-}
-
-impl Frame {
-    pub(crate) fn new(kind: Kind, body: Vec<u8>) -> Self {
-        Self {
-            kind,
-            body,
-            descriptors: Vec::new(),
-        }
-    }
-}
 
 /// One end of the control socket.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod descriptor;
 mod error;
 mod exit_hook;
 mod family;
+mod frame;
 mod handshake;
 mod limits;
 mod orders;

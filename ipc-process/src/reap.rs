@@ -187,7 +187,13 @@ fn reaped_by_others(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
     if poll([(pidfd, Interest::Read)], Wait::Never)? == Polled::TimedOut {
         return Ok(None);
     }
-    match sys::exit_status_after_reaping(pidfd) {
+    let asked = match sys::exit_status_after_reaping(pidfd) {
+        // The kernel looks for the status first and for the process then: one that was reaped
+        // between the two seems to have neither. By now it has left its status.
+        Err(Errno::SRCH) => sys::exit_status_after_reaping(pidfd),
+        other => other,
+    };
+    match asked {
         Ok(Some(status)) => Ok(Some(Ok(ExitStatus::from_raw(status)))),
         // The other one has claimed it (hence ECHILD) and is still at it.
         Ok(None) => Ok(None),

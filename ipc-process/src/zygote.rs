@@ -66,22 +66,28 @@ fn lock() -> MutexGuard<'static, Option<Zygote>> {
 /// program has become another one since.
 pub(crate) fn take() -> Result<Spare, StartError> {
     let mut slot = lock();
-    let mut zygote = match slot.take() {
-        Some(running) if running.is_of_use()? => running,
-        other => {
-            if let Some(old) = other {
-                old.end();
+    let mut again = true;
+    loop {
+        let mut zygote = match slot.take() {
+            Some(running) if running.is_of_use()? => running,
+            other => {
+                if let Some(old) = other {
+                    old.end();
+                }
+                Zygote::launch()?
             }
-            Zygote::launch()?
+        };
+        let taken = zygote.take_ready();
+        if taken.is_ok() || zygote.lives() {
+            *slot = Some(zygote);
+            return taken;
         }
-    };
-    let taken = zygote.take_ready();
-    if taken.is_ok() || zygote.lives() {
-        *slot = Some(zygote);
-    } else {
         zygote.end();
+        // It died after it was looked at. One that dies twice has a reason.
+        if !std::mem::take(&mut again) {
+            return taken;
+        }
     }
-    taken
 }
 
 /// Asks for the successor of a process that was taken, once that has its orders: whichever is
