@@ -3,7 +3,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use ipc_core::rendezvous::{bind_socket, connect_socket, release_socket};
+use ipc_core::rendezvous::{accept_one, bind_socket, connect_socket, release_socket};
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Name, OpenError, Wait};
 use rustix::io::Errno;
@@ -30,7 +30,7 @@ enum Place {
 }
 
 const BACKLOG: i32 = 64;
-/// How long a connector may take to greet, lest a silent one holds up the others.
+/// How long one address of a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a connector sleeps between two looks for its listener.
 const RETRY: Duration = Duration::from_millis(2);
@@ -70,14 +70,14 @@ impl Listener {
     }
 
     /// One visitor, or why it was turned away.
-    fn admit(&self, visitor: OwnedFd) -> Result<Receiver, OpenError> {
+    fn admit(&self, visitor: OwnedFd, patience: Wait) -> Result<Receiver, OpenError> {
         let transport = sys::transport(visitor.as_fd())?;
         if transport == Transport::Unix {
             trust(visitor.as_fd())?;
         } else {
             no_delay(visitor.as_fd())?;
         }
-        let greeting = read_greeting(visitor.as_fd())?;
+        let greeting = read_greeting(visitor.as_fd(), patience)?;
         let incompatible = |what| Err(OpenError::Incompatible { what });
         if greeting[..MAGIC.len()] != MAGIC {
             return incompatible("it does not greet as a socket channel");
@@ -106,24 +106,9 @@ impl ipc_core::Listener for Listener {
     type Receiver = Receiver;
 
     fn accept(&mut self, wait: Wait) -> Result<Receiver, OpenError> {
-        loop {
-            match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(visitor) => {
-                    if let Ok(receiver) = self.admit(visitor) {
-                        return Ok(receiver);
-                    }
-                    continue;
-                }
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => return Err(sys::open_error("accept4", error)),
-            }
-            match poll([(self.socket.as_fd(), Interest::Read)], wait) {
-                Ok(Polled::Ready) => {}
-                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
-                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
-                Err(error) => return Err(OpenError::io("ppoll", error)),
-            }
-        }
+        accept_one(self.socket.as_fd(), wait, |visitor, patience| {
+            self.admit(visitor, patience)
+        })
     }
 }
 
@@ -271,8 +256,7 @@ fn no_delay(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
         .map_err(|error| OpenError::io("setsockopt", error))
 }
 
-fn read_greeting(visitor: BorrowedFd<'_>) -> Result<[u8; GREETING], OpenError> {
-    let wait = Wait::at_most(PATIENCE);
+fn read_greeting(visitor: BorrowedFd<'_>, wait: Wait) -> Result<[u8; GREETING], OpenError> {
     let mut greeting = [0; GREETING];
     let mut filled = 0;
     while filled < GREETING {

@@ -706,3 +706,26 @@ fn a_receiver_passes_from_process_to_process_with_all_that_it_had_read_in() {
     assert_eq!(third.recv_with(&mut [0; 64], patience()).unwrap(), 7);
     assert_eq!(child.join().unwrap(), 120_010);
 }
+
+#[test]
+fn silent_visitors_hold_nobody_beyond_the_deadline() {
+    let scratch = Scratch::new("silent");
+    let mut unix = Socket::listen(&scratch.address(), &Options::default()).unwrap();
+    let _silent: Vec<UnixStream> = (0..8)
+        .map(|_| UnixStream::connect(scratch.path()).unwrap())
+        .collect();
+    let local = "tcp:127.0.0.1:0".parse().unwrap();
+    let mut tcp = Socket::listen(&local, &Options::default()).unwrap();
+    let port = tcp.tcp_address().unwrap();
+    let _distant: Vec<std::net::TcpStream> = (0..8)
+        .map(|_| std::net::TcpStream::connect(port).unwrap())
+        .collect();
+    for listener in [&mut unix, &mut tcp] {
+        let start = Instant::now();
+        let none = listener.accept(Wait::Never);
+        assert!(matches!(none, Err(OpenError::NotFound)), "{none:?}");
+        let none = listener.accept(Wait::at_most(Duration::from_millis(10)));
+        assert!(matches!(none, Err(OpenError::TimedOut)), "{none:?}");
+        assert!(start.elapsed() < Duration::from_millis(800));
+    }
+}
