@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::shm::OFlags;
 
-use crate::sys::open_error;
+use crate::sys::{check_file_size, open_error};
 
 /// A POSIX shared memory object (`shm_open(3)`), for exchanging bytes with programs that know
 /// nothing of this crate.
@@ -29,6 +29,7 @@ impl Segment {
     /// `NameInUse`, `Limit` when the memory is not there (nothing is left then), `Invalid` for a
     /// name with a slash after the first character or longer than 255 bytes.
     pub fn create(name: &str, len: usize) -> Result<Self, OpenError> {
+        check_file_size(len as u64)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let memory = rustix::shm::open(name, flags, Mode::RUSR | Mode::WUSR).map_err(open)?;
         let allocated = loop {

@@ -16,6 +16,7 @@ use ipc_core::{Limit, OpenError};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::layout::{BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, VERSION};
 use crate::link::NOWHERE;
@@ -37,8 +38,9 @@ pub(crate) fn create_memory(capacity: usize) -> Result<OwnedFd, OpenError> {
         other => other,
     }
     .map_err(|error| open_error("memfd_create", error))?;
-    // Allocated now, or refused now: a hole that finds no page later is a SIGBUS.
     let len = (HEADER_LEN + capacity) as u64;
+    check_file_size(len)?;
+    // Allocated now, or refused now: a hole that finds no page later is a SIGBUS.
     loop {
         match rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, len) {
             Ok(()) => break,
@@ -49,6 +51,19 @@ pub(crate) fn create_memory(capacity: usize) -> Result<OwnedFd, OpenError> {
     rustix::fs::fcntl_add_seals(&memory, SEALS)
         .map_err(|error| open_error("fcntl(F_ADD_SEALS)", error))?;
     Ok(memory)
+}
+
+/// Growing a file beyond the limit, memory too, is a SIGXFSZ, which ends the process
+/// (setrlimit(2)): ask first.
+pub(crate) fn check_file_size(len: u64) -> Result<(), OpenError> {
+    match getrlimit(Resource::Fsize).current {
+        Some(most) if len > most => Err(OpenError::Limit(Limit {
+            name: "RLIMIT_FSIZE",
+            value: Some(most),
+            advice: "raise it (ulimit -f) or choose a smaller capacity",
+        })),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn open_error(call: &'static str, error: Errno) -> OpenError {

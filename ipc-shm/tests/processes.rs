@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use ipc_core::{
-    Channel, Handoff, Receiver as _, RecvError, SendError, Sender as _, Wait, WaitStrategy,
+    Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Wait,
+    WaitStrategy,
 };
 use ipc_process::Process;
 use ipc_shm::{Options, Receiver, Sender, SharedMemory};
@@ -272,4 +273,29 @@ fn a_released_copy_closes_nothing() {
     let mut sender = Sender::from_parts(parts).unwrap();
     sender.send(b"here").unwrap();
     assert_eq!(receiver.recv(&mut [0; 4]).unwrap(), 4);
+}
+
+/// Memory counts as a file: growing it beyond the limit would be a SIGXFSZ.
+fn pair_beyond_the_limit_of_files() {
+    let low = rustix::process::Rlimit {
+        current: Some(8192),
+        maximum: Some(8192),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, low).expect("a lower limit");
+    SharedMemory::pair(&Options::new().capacity(4096)).expect("a ring that just fits");
+    let refused = SharedMemory::pair(&Options::new().capacity(8192));
+    let Err(OpenError::Limit(limit)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((limit.name, limit.value), ("RLIMIT_FSIZE", Some(8192)));
+    let refused = ipc_shm::Segment::create(&format!("/ipc-shm-{}", std::process::id()), 8193);
+    assert!(matches!(refused, Err(OpenError::Limit(_))), "{refused:?}");
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
+    let process = Process::new(pair_beyond_the_limit_of_files, ())
+        .start()
+        .expect("a process");
+    process.join().expect("no SIGXFSZ");
 }
