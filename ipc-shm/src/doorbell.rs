@@ -135,10 +135,15 @@ impl Ringer {
     }
 
     pub(crate) fn from_parts([writer, reader]: [OwnedFd; 2]) -> Result<Self, OpenError> {
-        Ok(Self {
-            writer: side(writer, OFlags::WRONLY)?,
-            reader: side(reader, OFlags::RDONLY)?,
-        })
+        let (writer, reader) = (side(writer, OFlags::WRONLY)?, side(reader, OFlags::RDONLY)?);
+        // Of another pipe it would keep no SIGPIPE away.
+        let pipe = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        match (pipe(&writer), pipe(&reader)) {
+            (Ok(one), Ok(other)) if one == other => Ok(Self { writer, reader }),
+            _ => Err(OpenError::Untrusted {
+                what: "the sides of a doorbell are of two pipes",
+            }),
+        }
     }
 }
 

@@ -217,6 +217,20 @@ fn a_doorbell_is_a_side_of_a_nameless_pipe_and_nothing_else() {
     }
 }
 
+/// Whoever rings a pipe that nobody can read any more gets a SIGPIPE.
+#[test]
+fn the_sides_of_a_doorbell_are_of_one_pipe() {
+    let (_sender, receiver) = SharedMemory::pair(&Options::default()).unwrap();
+    let mut parts = receiver.to_parts().unwrap();
+    let (_reader, writer) = rustix::pipe::pipe().unwrap();
+    parts.descriptors[2] = writer;
+    let refused = Receiver::from_parts(parts);
+    assert!(
+        matches!(refused, Err(OpenError::Untrusted { .. })),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn a_named_segment_cannot_be_sealed() {
     let name = format!("/ipc-shm-kernel-{}", std::process::id());
