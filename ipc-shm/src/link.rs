@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::fence;
 use std::time::Duration;
 
 use ipc_core::{Wait, WaitStrategy, Waiter};
@@ -266,11 +267,15 @@ impl Link {
         }
     }
 
-    /// Closes this end in good order, unless it lives on elsewhere. The doorbell's hang-up, which
-    /// follows, wakes a peer that sleeps.
+    /// Closes this end in good order, unless it lives on elsewhere. A peer that sleeps is rung for:
+    /// the doorbell's hang-up may not follow, because a process that was forked off meanwhile
+    /// holds the descriptors too.
     pub(crate) fn close(&mut self, side: &impl Side) {
         if !self.released.get() {
             self.sleeper.close(&side.mine().state);
+            // Between saying and looking, as after publishing.
+            fence(Ordering::SeqCst);
+            self.wake_peer(side);
         }
     }
 }

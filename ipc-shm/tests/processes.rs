@@ -299,3 +299,27 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
         .expect("a process");
     process.join().expect("no SIGXFSZ");
 }
+
+/// As a forked child holds them, without knowing.
+#[test]
+fn a_sleeping_peer_learns_of_the_close_while_copies_of_the_descriptors_live_on() {
+    for strategy in STRATEGIES {
+        let (sender, mut receiver) = pair(strategy);
+        let copies = sender.to_parts().unwrap();
+        let (before, after) = (Instant::now(), Duration::from_secs(5));
+        let sleeper = std::thread::spawn(move || receiver.recv_timeout(&mut [0; 8], after));
+        // Until it has announced that it sleeps, in its state.
+        let asleep = || {
+            let mut state = [0; 4];
+            rustix::io::pread(&copies.descriptors[0], &mut state, 512).unwrap();
+            u32::from_ne_bytes(state) & 1 == 1
+        };
+        while !asleep() {
+            std::thread::yield_now();
+        }
+        drop(sender);
+        let end = sleeper.join().unwrap();
+        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+        assert!(before.elapsed() < after, "{strategy:?}");
+    }
+}
