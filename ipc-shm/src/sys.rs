@@ -159,6 +159,13 @@ impl Mapping {
                 what: "shared memory of an impossible size",
             });
         }
+        // All of it allocated, in blocks of 512 bytes (stat(2)): a hole would be filled at our cost
+        // when it is touched, or be a SIGBUS.
+        if u64::try_from(stat.st_blocks).unwrap_or(0) < (HEADER_LEN + capacity) as u64 / 512 {
+            return Err(OpenError::Untrusted {
+                what: "shared memory that is not all allocated",
+            });
+        }
         // Populated, so that the first lap does not fault page by page.
         let pages = MmapOptions::new()
             .len(HEADER_LEN + capacity)

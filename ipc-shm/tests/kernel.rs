@@ -127,6 +127,19 @@ fn memory_without_seals_or_of_another_size_is_refused() {
         matches!(blank, Err(OpenError::Incompatible { .. })),
         "{blank:?}"
     );
+    // A header, and for the ring a promise that whoever touches it first is to keep.
+    let sparse = memfd(4096, SealFlags::empty());
+    let mut header = [0; 4096];
+    let genuine = &receiver.to_parts().unwrap().descriptors[0];
+    rustix::io::pread(genuine, &mut header, 0).unwrap();
+    rustix::io::pwrite(&sparse, &header, 0).unwrap();
+    rustix::fs::ftruncate(&sparse, 4096 + (1 << 20)).unwrap();
+    rustix::fs::fcntl_add_seals(&sparse, SEALS).unwrap();
+    let sparse = with_memory(sparse);
+    assert!(
+        matches!(sparse, Err(OpenError::Untrusted { .. })),
+        "{sparse:?}"
+    );
     // No memory at all.
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
     let pipe = with_memory(reader);
