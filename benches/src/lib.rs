@@ -88,3 +88,12 @@ pub fn main_with(rivals: &'static [Implementation]) -> ExitCode {
         }
     }
 }
+
+/// The workspace's pages: what they show compiles and runs.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod english {}
+    #[doc = include_str!("../../README.zh-CN.md")]
+    mod chinese {}
+}
