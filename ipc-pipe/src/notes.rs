@@ -5,12 +5,13 @@
 //! never waits for a full pipe. Appends are atomic (`O_APPEND`, `write(2)`).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use ipc_core::OpenError;
+use ipc_core::{Limit, OpenError};
 use rustix::fs::{MemfdFlags, OFlags};
+use rustix::process::{Resource, getrlimit};
 
 const SENDER_OPENED: u8 = b'+';
 const SENDER_CLOSED: u8 = b'-';
@@ -49,8 +50,15 @@ impl Notes {
     }
 
     pub(crate) fn sender_opened(&self) -> Result<(), OpenError> {
-        self.append(SENDER_OPENED)
-            .map_err(|e| OpenError::io("write", e))
+        match self.append(SENDER_OPENED) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(OpenError::Limit(Limit {
+                name: "RLIMIT_FSIZE",
+                value: getrlimit(Resource::Fsize).current,
+                advice: "raise it (ulimit -f): a pipe keeps a few bytes of notes in memory that \
+                         counts as a file",
+            })),
+            noted => noted.map_err(|e| OpenError::io("write", e)),
+        }
     }
 
     /// Best effort, as drops are: a note that cannot be written makes the end look like a death.
@@ -78,6 +86,13 @@ impl Notes {
     }
 
     fn append(&self, note: u8) -> std::io::Result<()> {
+        // Beyond the limit of file sizes a write is a SIGXFSZ, which ends the process
+        // (setrlimit(2)): ask first.
+        if let Some(most) = getrlimit(Resource::Fsize).current
+            && self.0.metadata()?.len() >= most
+        {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
         (&self.0).write_all(&[note])
     }
 

@@ -6,7 +6,9 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipc_core::{Channel, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait};
+use ipc_core::{
+    Channel, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
+};
 use ipc_pipe::{Options, Pipe, Receiver};
 use ipc_process::Process;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
@@ -146,4 +148,35 @@ fn a_pipe_of_one_page_streams_like_any_other() {
     }
     drop(sender);
     assert_eq!(child.join().unwrap(), 100_000);
+}
+
+/// The notes of a pipe count as a file: writing beyond the limit would be a SIGXFSZ.
+fn pair_beyond_the_limit_of_files() {
+    let set = |current| {
+        let (current, maximum) = (Some(current), Some(1));
+        let limit = rustix::process::Rlimit { current, maximum };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+    };
+    // Room for the sender's coming, not for its going.
+    set(1);
+    let (mut sender, mut receiver) = Pipe::pair(&Options::default()).unwrap();
+    sender.send(b"x").unwrap();
+    drop(sender);
+    assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 1);
+    let end = receiver.recv(&mut [0; 8]);
+    assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
+    set(0);
+    let refused = Pipe::pair(&Options::default());
+    let Err(OpenError::Limit(limit)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((limit.name, limit.value), ("RLIMIT_FSIZE", Some(0)));
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
+    let child = Process::new(pair_beyond_the_limit_of_files, ())
+        .start()
+        .unwrap();
+    child.join().expect("no SIGXFSZ");
 }
