@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
@@ -118,6 +119,37 @@ impl Receiver {
     }
 }
 
+/// Reads of one call that are above suspicion: several times what the longest whole message in a
+/// pipe takes, since the buffer doubles.
+const READS: usize = 64;
+/// So long a call whose wait is over goes on with a pipe that never runs dry.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// A peer that keeps sending what never becomes a message must not keep a caller beyond its
+/// deadline, nor one who would not wait at all.
+#[derive(Default)]
+struct Flood {
+    reads: usize,
+    since: Option<Instant>,
+}
+
+impl Flood {
+    #[inline]
+    fn check(&mut self, wait: Wait) -> Result<(), RecvError> {
+        self.reads += 1;
+        if self.reads <= READS || !wait.is_over() {
+            return Ok(());
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() < GRACE {
+            return Ok(());
+        }
+        Err(match wait {
+            Wait::Never => RecvError::Empty,
+            _ => RecvError::TimedOut,
+        })
+    }
+}
+
 /// Half a microsecond between two looks: each takes the lock of the pipe (`anon_pipe_read`), which
 /// the sender needs for the message that is looked for.
 fn contend_less() {
@@ -128,6 +160,7 @@ fn contend_less() {
 
 impl ipc_core::Receiver for Receiver {
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        let mut flood = Flood::default();
         loop {
             match frame::front(&self.buffer[self.start..self.end], self.max_message) {
                 Front::Message { len, .. } if len > buffer.len() => {
@@ -143,6 +176,7 @@ impl ipc_core::Receiver for Receiver {
                 Front::Skip { whole } => self.start += whole,
                 Front::Corrupt { what } => return Err(RecvError::Corrupt { what }),
                 Front::Partial { needed } => {
+                    flood.check(wait)?;
                     self.make_room(needed);
                     if !self.read_some(wait)? {
                         // What is left of a frame died with its sender: none of it arrives.
@@ -183,5 +217,40 @@ impl Drop for Receiver {
         if !self.released.get() {
             self.notes.receiver_closed();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a pipe that never runs dry makes a call do.
+    fn reads_until_given_up(wait: Wait) -> (Duration, RecvError) {
+        let (start, mut flood) = (Instant::now(), Flood::default());
+        loop {
+            if let Err(given_up) = flood.check(wait) {
+                return (start.elapsed(), given_up);
+            }
+            assert!(start.elapsed() < 50 * GRACE, "{wait:?} goes on for ever");
+        }
+    }
+
+    #[test]
+    fn a_flood_that_is_no_message_ends_with_the_wait() {
+        let (took, given_up) = reads_until_given_up(Wait::Never);
+        assert!(took >= GRACE && matches!(given_up, RecvError::Empty));
+        let timeout = Duration::from_millis(5);
+        let (took, given_up) = reads_until_given_up(Wait::at_most(timeout));
+        assert!(took >= timeout + GRACE && matches!(given_up, RecvError::TimedOut));
+    }
+
+    #[test]
+    fn a_long_message_is_no_flood() {
+        let mut flood = Flood::default();
+        assert!((0..READS).all(|_| flood.check(Wait::Never).is_ok()));
+        assert!(
+            flood.check(Wait::Never).is_ok(),
+            "a first look at the clock"
+        );
     }
 }
