@@ -115,7 +115,8 @@ impl Receiver {
             )
             .map_err(|error| RecvError::io("ppoll", error))?;
             sys::quieten(self.link.news.as_fd());
-            if polled == Polled::TimedOut {
+            // The clock too: a hostile peer could keep the doorbell ringing for nothing.
+            if polled == Polled::TimedOut || wait.is_over() {
                 return self.attempt(buffer)?.ok_or(RecvError::TimedOut);
             }
         }

@@ -156,7 +156,8 @@ impl Sender {
             )
             .map_err(|error| SendError::io("ppoll", error))?;
             sys::quieten(self.link.room.as_fd());
-            if polled == Polled::TimedOut {
+            // The clock too: a hostile peer could keep the doorbell ringing for nothing.
+            if polled == Polled::TimedOut || wait.is_over() {
                 return if self.has_room(plan)? {
                     Ok(())
                 } else {

@@ -5,7 +5,7 @@
 )]
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -14,7 +14,7 @@ use ipc_core::{Limit, OpenError, RecvError, SendError};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::event::EventfdFlags;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::Resource;
 
 /// Who may write through a mapping.
@@ -293,10 +293,21 @@ pub(crate) fn ring(bell: BorrowedFd<'_>) {
     while rustix::io::write(bell, &1u64.to_ne_bytes()) == Err(Errno::INTR) {}
 }
 
-/// Makes a rung doorbell silent again.
+/// Makes a rung doorbell silent again. The call says for itself that it must not wait, since the
+/// peer, who shares the descriptor's mode, may change it; a kernel that does not know the flag here has
+/// that mode only (preadv2(2)).
 pub(crate) fn quieten(bell: BorrowedFd<'_>) {
     let mut count = [0u8; 8];
-    while rustix::io::read(bell, &mut count) == Err(Errno::INTR) {}
+    loop {
+        let buffers = &mut [IoSliceMut::new(&mut count)];
+        let read = match rustix::io::preadv2(bell, buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP) => rustix::io::read(bell, &mut count),
+            other => other,
+        };
+        if read != Err(Errno::INTR) {
+            return;
+        }
+    }
 }
 
 /// Whether a descriptor that came from elsewhere is an eventfd. It has no type of its own; its

@@ -421,3 +421,51 @@ fn a_receiver_that_claims_too_much_is_corrupt() {
     };
     assert!(matches!(outcome, SendError::Corrupt { .. }), "{outcome:?}");
 }
+
+/// Doorbells that a hostile peer never lets fall silent, or that it lets block whoever silences
+/// them: the receiver's, then the sender's.
+#[test]
+fn no_doorbell_holds_an_end_beyond_its_deadline() {
+    use rustix::event::{EventfdFlags, eventfd};
+    const NEWS: usize = 2;
+    const ROOM: usize = 3;
+    // Each read of such a one takes 1 away.
+    let endless = || {
+        let flags = EventfdFlags::SEMAPHORE | EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        eventfd(u32::MAX - 1, flags).expect("a doorbell")
+    };
+    let spoilt = |mut parts: Parts, place: usize, never_silent: bool| {
+        if never_silent {
+            parts.descriptors[place] = endless();
+        }
+        parts
+    };
+    for never_silent in [true, false] {
+        let (sender, receiver) = FileLog::pair(&small()).expect("a channel");
+        let parts = receiver.into_parts().expect("parts");
+        let mut receiver = Receiver::from_parts(spoilt(parts, NEWS, never_silent)).expect("an end");
+        let parts = sender.into_parts().expect("parts");
+        let mut sender = Sender::from_parts(spoilt(parts, ROOM, never_silent)).expect("an end");
+        if !never_silent {
+            for (parts, place) in [(sender.to_parts(), NEWS), (receiver.to_parts(), ROOM)] {
+                let shared = &parts.expect("parts").descriptors[place];
+                rustix::fs::fcntl_setfl(shared, rustix::fs::OFlags::empty()).expect("a mode");
+            }
+        }
+        let (told, calls) = std::sync::mpsc::channel();
+        // A thread that is not joined: should it hang, it ends with the process.
+        std::thread::spawn(move || {
+            let soon = Duration::from_millis(10);
+            let received = receiver.recv_timeout(&mut [0; 8], soon);
+            let _ = told.send(matches!(received, Err(RecvError::TimedOut)));
+            while sender.try_send(&[0; 100]).is_ok() {}
+            let sent = sender.send_timeout(&[0; 100], soon);
+            let _ = told.send(matches!(sent, Err(SendError::TimedOut)));
+            drop(receiver);
+        });
+        for end in ["receiver", "sender"] {
+            let outcome = calls.recv_timeout(PATIENCE / 4);
+            assert_eq!(outcome, Ok(true), "{end}, never silent: {never_silent}");
+        }
+    }
+}
