@@ -235,6 +235,8 @@ pub fn connect_socket(name: &Name, wait: Wait) -> Result<OwnedFd, OpenError> {
 fn try_connect(name: &Name) -> Result<OwnedFd, OpenError> {
     let path: PathBuf = name.path()?;
     match rustix::fs::lstat(&path) {
+        // Its listener is just removing it: the name led here a moment ago.
+        Ok(stat) if stat.st_nlink == 0 => return Err(OpenError::NotFound),
         Ok(stat) => crate::name::check(&stat, FileType::Socket)?,
         Err(Errno::NOENT) => return Err(OpenError::NotFound),
         Err(error) => return Err(OpenError::io("lstat", error)),

@@ -58,3 +58,38 @@ fn silent_visitors_hold_nobody_beyond_the_deadline() {
     drop(listener);
     std::fs::remove_dir(&directory).unwrap();
 }
+
+/// A name that comes and goes is somebody or nobody, and never a stranger's.
+#[test]
+fn a_listener_that_is_just_leaving_is_not_found() {
+    let directory = std::env::temp_dir().join(format!("ipc-core-leaving-{}", std::process::id()));
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700).create(&directory).unwrap();
+    let path = directory.join("name");
+    let name: Name = path.to_str().unwrap().parse().unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let connectors: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        match ipc_core::rendezvous::connect_socket(&name, Wait::Never) {
+                            Ok(_) | Err(OpenError::NotFound) => {}
+                            Err(error) => return Some(error),
+                        }
+                    }
+                    None
+                })
+            })
+            .collect();
+        for _ in 0..4000 {
+            drop(RendezvousListener::<End>::bind(&name, "test").unwrap());
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for connector in connectors {
+            let wrong = connector.join().unwrap();
+            assert!(wrong.is_none(), "{wrong:?}");
+        }
+    });
+    std::fs::remove_dir(&directory).unwrap();
+}
