@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::procfs::pause;
 
 const IN_MEMORY: &str = "/dev/shm";
 
-/// A fresh directory of mode 0700 for what a test puts under names. It goes when this is dropped, and also
-/// when the test is killed: a process of its own, the janitor, waits for that.
+/// A fresh directory of mode 0700 for what a test puts under names. It goes when this is dropped, with what
+/// is mounted in it, and also when the test is killed: a process of its own, the janitor, waits for that.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
@@ -72,7 +73,7 @@ impl Scratch {
         janitor.process.get_or_insert_with(start);
         janitor.made += 1;
         let path = parent.join(format!("{}{}", prefix(std::process::id()), janitor.made));
-        let _ = fs::remove_dir_all(&path);
+        remove(&path);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -90,7 +91,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        remove(&self.0);
         let mut janitor = JANITOR
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -111,23 +112,32 @@ fn prefix(pid: u32) -> String {
 /// Starts the process that tidies up if this one is killed: not a daemon, for it must outlive it.
 fn start() -> (Process<()>, Fd) {
     let (reader, writer) = leash();
-    let process = Process::new(tidy, (reader, std::process::id()))
+    let (ready, starting) = leash();
+    let process = Process::new(tidy, (reader, starting, std::process::id()))
         .name("janitor")
         .daemon(false)
         .start()
         .unwrap_or_else(|error| panic!("the janitor was not started: {error}"));
+    wait_for_end(&ready);
     (process, writer)
 }
 
-fn tidy(leash: Fd, pid: u32) {
-    // Its own session: a Ctrl-C that ends the tests must not end the janitor first.
+fn tidy(leash: Fd, starting: Fd, pid: u32) {
+    // Its own session: what ends the tests, a Ctrl-C or a SIGKILL for their whole group, must not end
+    // the janitor. Until that is so, nothing is made.
     let _ = rustix::process::setsid();
-    while rustix::io::read(&leash, &mut [0; 1]) == Err(rustix::io::Errno::INTR) {}
+    drop(starting);
+    wait_for_end(&leash);
     // The peers of the one who was killed die with it, but one may just be making a name.
     let patience = Wait::at_most(Duration::from_secs(10));
     while left_by(pid) && !patience.is_over() {
         pause(Duration::from_millis(1));
     }
+}
+
+/// Until nobody holds the other end.
+fn wait_for_end(leash: &Fd) {
+    while rustix::io::read(leash, &mut [0; 1]) == Err(rustix::io::Errno::INTR) {}
 }
 
 /// Removes what it finds of this process's, and says whether there was anything.
@@ -138,9 +148,23 @@ fn left_by(pid: u32) -> bool {
             let name = entry.file_name();
             if name.to_string_lossy().starts_with(&prefix(pid)) {
                 found = true;
-                let _ = fs::remove_dir_all(entry.path());
+                remove(&entry.path());
             }
         }
     }
     found
+}
+
+/// Removes the directory and what a test has mounted in it.
+fn remove(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|mount| mount.split(' ').nth(1));
+    for point in points
+        .rev()
+        .filter(|at| Path::new(at).starts_with(directory))
+    {
+        // Lazily: a process that is just starting may hold a copy of a descriptor until its execve(2).
+        let _ = Command::new("umount").arg("-l").arg(point).status();
+    }
+    let _ = fs::remove_dir_all(directory);
 }

@@ -248,8 +248,8 @@ mod tests {
     /// fdatasync(2) of an eventfd fails with EINVAL: a storage that refuses.
     #[test]
     fn a_failed_sync_is_never_tried_again() {
-        let path = std::env::temp_dir().join(format!("ipc-file-poison-{}", std::process::id()));
-        let mut log = Log::open(&path, &Options::default().capacity(4096)).expect("a log");
+        let scratch = ipc_conformance::Scratch::new();
+        let mut log = Log::open(scratch.path(), &Options::default().capacity(4096)).expect("a log");
         log.append(b"good").expect("room");
         let good = log
             .journal
@@ -261,9 +261,8 @@ mod tests {
         refused(&log.append_batch(&[IoSlice::new(b"more")]));
         refused(&log.flush());
         drop(log);
-        let log = Log::open(&path, &Options::default()).expect("the log anew");
+        let log = Log::open(scratch.path(), &Options::default()).expect("the log anew");
         assert!(!log.recovery().clean, "a farewell would claim too much");
         assert_eq!(log.next_sequence(), 1);
-        let _ = std::fs::remove_dir_all(path);
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipc_conformance::Scratch;
 use ipc_core::{
     Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Wait,
 };
@@ -17,23 +18,6 @@ use rustix::process::{Resource, Rlimit};
 ipc_process::test_support!();
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(test: &str) -> Self {
-        let name = format!("ipc-file-durable-{test}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn small() -> Options {
     Options::default().capacity(2048)
@@ -70,17 +54,17 @@ fn append_three(log: PathBuf, level: u8, flushes: bool, mut done: Sender) {
 #[test]
 fn a_killed_writer_loses_what_it_has_gathered_and_nothing_else() {
     for (level, flushes, left) in [(0, false, 0), (0, true, 3), (1, false, 3), (2, false, 3)] {
-        let scratch = Scratch::new("killed");
+        let scratch = Scratch::new();
         let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
-        let arguments = (scratch.0.clone(), level, flushes, tx);
+        let arguments = (scratch.path().to_owned(), level, flushes, tx);
         let writer = Process::new(append_three, arguments)
             .start()
             .expect("a writer");
         rx.recv_timeout(&mut [], PATIENCE).expect("three records");
         writer.kill().expect("SIGKILL");
         let _ = writer.wait();
-        assert_eq!(all(&scratch.0).len(), left, "level {level}, {flushes}");
-        let log = Log::open(&scratch.0, &small()).expect("the log");
+        assert_eq!(all(scratch.path()).len(), left, "level {level}, {flushes}");
+        let log = Log::open(scratch.path(), &small()).expect("the log");
         assert_eq!(log.next_sequence(), left as u64);
         assert_eq!(log.recovery().cut, 0);
     }
@@ -88,10 +72,10 @@ fn a_killed_writer_loses_what_it_has_gathered_and_nothing_else() {
 
 #[test]
 fn what_was_gathered_appears_in_order_when_it_is_much_or_flushed_or_closed() {
-    let scratch = Scratch::new("gathered");
+    let scratch = Scratch::new();
     let options = small().durability(Durability::Nothing);
-    let mut log = Log::open(&scratch.0, &options).expect("a log");
-    let mut follower = Follower::open(&scratch.0, Start::Oldest, &small()).expect("a follower");
+    let mut log = Log::open(scratch.path(), &options).expect("a log");
+    let mut follower = Follower::open(scratch.path(), Start::Oldest, &small()).expect("a follower");
     let mut buffer = [0; 64];
     log.append(b"first").expect("room");
     let mine = log.append_batch(&[IoSlice::new(b"second"), IoSlice::new(b"third")]);
@@ -175,9 +159,8 @@ fn a_log_that_its_sender_could_cut_off_is_not_taken_over() {
             .expect("a memfd")
             .into(),
     );
-    let path = std::env::temp_dir().join(format!("ipc-file-named-{}", std::process::id()));
-    refuse(fs::File::create(&path).expect("a file with a name"));
-    let _ = fs::remove_file(path);
+    let scratch = Scratch::new();
+    refuse(fs::File::create(scratch.path().join("file")).expect("a file with a name"));
 }
 
 /// Both ends of a channel in sealed memory move like those of any other.
@@ -227,13 +210,13 @@ fn append_below_the_limit(log: PathBuf) {
 
 #[test]
 fn a_limit_that_was_lowered_meanwhile_is_an_error_and_no_signal() {
-    let scratch = Scratch::new("lowered");
-    let process = Process::new(append_below_the_limit, (scratch.0.clone(),))
+    let scratch = Scratch::new();
+    let process = Process::new(append_below_the_limit, (scratch.path().to_owned(),))
         .start()
         .expect("a writer");
     process.join().expect("no SIGXFSZ");
-    assert_eq!(all(&scratch.0), [b"before"]);
-    let log = Log::open(&scratch.0, &small()).expect("the log");
+    assert_eq!(all(scratch.path()), [b"before"]);
+    let log = Log::open(scratch.path(), &small()).expect("the log");
     assert_eq!((log.recovery().cut, log.next_sequence()), (0, 1));
 }
 
@@ -246,11 +229,11 @@ fn bytes_on_the_storage_are_what_a_reader_gets() {
         Durability::Process,
         Durability::PowerLoss,
     ] {
-        let scratch = Scratch::new("same");
-        let mut log = Log::open(&scratch.0, &small().durability(level)).expect("a log");
+        let scratch = Scratch::new();
+        let mut log = Log::open(scratch.path(), &small().durability(level)).expect("a log");
         log.append(b"the same").expect("room");
         log.flush().expect("room");
-        let file = fs::File::open(scratch.0.join(format!("{:016x}", 0))).expect("a segment");
+        let file = fs::File::open(scratch.path().join(format!("{:016x}", 0))).expect("a segment");
         let mut record = [0; 24];
         file.read_exact_at(&mut record, 64).expect("a record");
         // All but the checksum, which depends on the log.

@@ -5,7 +5,10 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::process::Command;
 
+use ipc_conformance::Scratch;
 use ipc_file::{Durability, Log, Options};
+
+ipc_process::test_support!();
 
 fn hexadecimal(message: &[u8]) -> String {
     message.iter().fold(String::new(), |mut text, byte| {
@@ -25,8 +28,7 @@ fn a_reader_in_python_reads_the_same() {
         return;
     }
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader.py");
-    let directory = std::env::temp_dir().join(format!("ipc-file-python-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&directory);
+    let scratch = Scratch::new();
     let mut expected = String::new();
     let mut next = 0;
     let levels = [
@@ -36,7 +38,7 @@ fn a_reader_in_python_reads_the_same() {
     ];
     for (round, level) in levels.into_iter().enumerate() {
         let options = Options::default().capacity(2048).durability(level);
-        let mut log = Log::open(&directory, &options).expect("a log");
+        let mut log = Log::open(scratch.path(), &options).expect("a log");
         for len in (0..60).map(|len| len * 5) {
             let message = vec![(round * 100 + len) as u8; len];
             if len % 2 == 0 {
@@ -55,10 +57,9 @@ fn a_reader_in_python_reads_the_same() {
     expected.push_str("end closed\n");
     let run = Command::new("python3")
         .arg(reader)
-        .arg(&directory)
+        .arg(scratch.path())
         .output()
         .expect("python3");
-    let _ = std::fs::remove_dir_all(&directory);
     let (output, errors) = (
         String::from_utf8_lossy(&run.stdout),
         String::from_utf8_lossy(&run.stderr),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ipc_conformance::Scratch;
 use ipc_core::{Channel, Receiver as _, Sender as _, Wait};
 use ipc_file::{Durability, FileLog, Follower, Log, Options, Sender, Start};
 use ipc_process::Process;
@@ -16,16 +17,13 @@ ipc_process::test_support!();
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A file system of its own, unmounted however the test ends.
-struct Disk(PathBuf);
+/// A file system of its own, which is unmounted with the directory however the test ends.
+struct Disk(Scratch);
 
 impl Disk {
     /// `None` without CAP_SYS_ADMIN, mkfs.ext4 or loop devices; `src/crash.rs` needs none of them.
     fn new() -> Option<Self> {
-        let path = std::env::temp_dir().join(format!("ipc-file-disk-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).expect("a fresh directory");
-        let disk = Self(path);
+        let disk = Self(Scratch::new());
         fs::create_dir(disk.root()).expect("a mount point");
         let image = File::create(disk.image()).expect("an image");
         image.set_len(16 << 20).expect("its size");
@@ -36,11 +34,11 @@ impl Disk {
     }
 
     fn image(&self) -> PathBuf {
-        self.0.join("image")
+        self.0.path().join("image")
     }
 
     fn root(&self) -> PathBuf {
-        self.0.join("root")
+        self.0.path().join("root")
     }
 
     fn log(&self) -> PathBuf {
@@ -77,13 +75,6 @@ impl Disk {
         let request = unsafe { rustix::ioctl::Setter::<SHUTDOWN, u32>::new(2) };
         // SAFETY: as above.
         unsafe { rustix::ioctl::ioctl(&root, request) }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(self.root()));
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipc_conformance::Scratch;
 use ipc_core::{
     Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, SendError, Sender as _, Wait,
 };
@@ -15,25 +16,8 @@ ipc_process::test_support!();
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ipc-file-{test}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).expect("a fresh directory");
-        Self(path)
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.join("log")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn log_in(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("log")
 }
 
 fn small() -> Options {
@@ -72,12 +56,12 @@ fn append_for_ever(log: PathBuf, from: u64, mut committed: Sender) {
 /// record that it had committed is there, whole and in order, and at most one more.
 #[test]
 fn a_killed_writer_leaves_whole_records() {
-    let scratch = Scratch::new("kill");
+    let scratch = Scratch::new();
     let mut written = 0;
     let mut live = None;
     for round in 0..120u64 {
         let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
-        let writer = Process::new(append_for_ever, (scratch.log(), written, tx))
+        let writer = Process::new(append_for_ever, (log_in(&scratch), written, tx))
             .start()
             .expect("a writer");
         let mut buffer = [0; 128];
@@ -98,7 +82,7 @@ fn a_killed_writer_leaves_whole_records() {
         let _ = writer.wait();
 
         let follower = live.get_or_insert_with(|| {
-            Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower")
+            Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower")
         });
         let begun = Instant::now();
         let ended = loop {
@@ -118,7 +102,7 @@ fn a_killed_writer_leaves_whole_records() {
             "{written} of {committed}"
         );
     }
-    let log = Log::open(scratch.log(), &small()).expect("the log");
+    let log = Log::open(log_in(&scratch), &small()).expect("the log");
     assert_eq!((log.recovery().clean, log.recovery().cut), (false, 0));
     assert_eq!(log.next_sequence(), written);
 }
@@ -157,8 +141,8 @@ fn read_for_ever(log: PathBuf, from: u64, mut done: Sender) {
 /// while the writer appends.
 #[test]
 fn a_killed_reader_resumes_where_it_was() {
-    let scratch = Scratch::new("resume");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
     let mut next = 0;
     for round in 0..100 {
         for _ in 0..100 {
@@ -166,7 +150,7 @@ fn a_killed_reader_resumes_where_it_was() {
             log.append(&message(number)).expect("room");
         }
         let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
-        let reader = Process::new(read_for_ever, (scratch.log(), next, tx))
+        let reader = Process::new(read_for_ever, (log_in(&scratch), next, tx))
             .start()
             .expect("a reader");
         let mut buffer = [0; 8];
@@ -189,14 +173,14 @@ fn a_killed_reader_resumes_where_it_was() {
 #[test]
 fn followers_in_other_processes_are_independent() {
     const COUNT: u64 = 20_000;
-    let scratch = Scratch::new("independent");
-    let mut log = Log::open(scratch.log(), &small()).expect("a new log");
+    let scratch = Scratch::new();
+    let mut log = Log::open(log_in(&scratch), &small()).expect("a new log");
     for next in 0..1000 {
         log.append(&message(next)).expect("room");
     }
     let followers: Vec<_> = [0, 1, 500, 1000]
         .map(|from| {
-            let process = Process::new(follow, (scratch.log(), from))
+            let process = Process::new(follow, (log_in(&scratch), from))
                 .start()
                 .expect("a follower");
             (from, process)
@@ -222,17 +206,18 @@ fn hold(log: PathBuf, mut ready: Sender) {
 
 #[test]
 fn a_live_writer_keeps_the_log_and_a_dead_one_frees_it() {
-    let scratch = Scratch::new("hold");
+    let scratch = Scratch::new();
     let (tx, mut rx) = FileLog::pair(&Options::default()).expect("a channel");
-    let writer = Process::new(hold, (scratch.log(), tx))
+    let writer = Process::new(hold, (log_in(&scratch), tx))
         .start()
         .expect("a writer");
     rx.recv_timeout(&mut [], PATIENCE)
         .expect("the writer is there");
-    let second = Log::open(scratch.log(), &small());
+    let second = Log::open(log_in(&scratch), &small());
     assert!(matches!(second, Err(OpenError::NameInUse)), "{second:?}");
 
-    let mut follower = Follower::open(scratch.log(), Start::Oldest, &small()).expect("a follower");
+    let mut follower =
+        Follower::open(log_in(&scratch), Start::Oldest, &small()).expect("a follower");
     assert!(matches!(follower.try_recv(&mut []), Err(RecvError::Empty)));
     writer.kill().expect("SIGKILL");
     let killed = Instant::now();
@@ -243,7 +228,7 @@ fn a_live_writer_keeps_the_log_and_a_dead_one_frees_it() {
         "{:?}",
         killed.elapsed()
     );
-    Log::open(scratch.log(), &small()).expect("the lock is free");
+    Log::open(log_in(&scratch), &small()).expect("the lock is free");
 }
 
 /// Appends under a limit on the size of files until it is met; what the limit was called.
@@ -273,15 +258,15 @@ fn append_to_the_limit(log: PathBuf) -> (u64, String) {
 
 #[test]
 fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
-    let scratch = Scratch::new("fsize");
-    let process = Process::new(append_to_the_limit, (scratch.log(),))
+    let scratch = Scratch::new();
+    let process = Process::new(append_to_the_limit, (log_in(&scratch),))
         .start()
         .expect("a writer");
     assert_eq!(
         process.join().expect("no SIGXFSZ"),
         (500, "RLIMIT_FSIZE".to_owned())
     );
-    assert_eq!(follow(scratch.log(), 0), 500);
+    assert_eq!(follow(log_in(&scratch), 0), 500);
 }
 
 /// Fills a log on a small file system of its own: what the error was, and how many records there
@@ -305,11 +290,11 @@ fn append_until_full(log: PathBuf) -> u64 {
 
 #[test]
 fn a_full_disk_in_the_middle_of_a_log_tears_nothing() {
-    let scratch = Scratch::new("full");
-    fs::create_dir(scratch.log()).expect("a mount point");
+    let scratch = Scratch::new();
+    fs::create_dir(log_in(&scratch)).expect("a mount point");
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "none"])
-        .arg(scratch.log())
+        .arg(log_in(&scratch))
         .stderr(std::process::Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
@@ -317,16 +302,9 @@ fn a_full_disk_in_the_middle_of_a_log_tears_nothing() {
         // Mounting takes CAP_SYS_ADMIN; without it only /dev/shm's refusal is shown, in log.rs.
         return;
     }
-    let count = append_until_full(scratch.log());
+    let count = append_until_full(log_in(&scratch));
     assert!(count > 100, "{count}");
-    let all = read_numbers(&scratch.log());
-    // Lazily: a process that another test is just starting may hold a copy of a descriptor until
-    // its execve(2), and then umount(2) says EBUSY.
-    let unmounted = std::process::Command::new("umount")
-        .arg("-l")
-        .arg(scratch.log())
-        .status();
-    assert!(unmounted.is_ok_and(|status| status.success()));
+    let all = read_numbers(&log_in(&scratch));
     assert!(
         all.iter().copied().eq(0..count),
         "{count} records, {} read",

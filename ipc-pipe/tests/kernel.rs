@@ -85,35 +85,3 @@ fn a_write_without_a_reader_is_epipe() {
         Err(Errno::PIPE)
     );
 }
-
-#[test]
-fn a_fifo_without_a_reader_refuses_a_non_blocking_writer() {
-    use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
-    let directory = std::env::temp_dir().join(format!("ipc-pipe-kernel-{}", std::process::id()));
-    std::fs::create_dir(&directory).unwrap();
-    let path = directory.join("fifo");
-    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let refused = open(&path, flags, Mode::empty()).map(drop);
-    let reader = open(
-        &path,
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
-    let writer = open(&path, flags, Mode::empty());
-    // Where a nameless pipe answers EAGAIN: why a FIFO's descriptors are non-blocking instead.
-    let nowait = reader
-        .as_ref()
-        .map(|reader| preadv2(reader, &mut [IoSliceMut::new(&mut [0; 1])], HERE, NOWAIT));
-    let plain = reader
-        .as_ref()
-        .map(|reader| rustix::io::read(reader, &mut [0; 1]));
-    let _ = std::fs::remove_dir_all(&directory);
-    assert_eq!(refused, Err(Errno::NXIO));
-    assert!(writer.is_ok());
-    assert!(
-        matches!(nowait, Ok(Err(Errno::OPNOTSUPP | Errno::AGAIN))),
-        "{nowait:?}"
-    );
-    assert_eq!(plain, Ok(Err(Errno::AGAIN)));
-}

@@ -3,8 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -42,22 +41,6 @@ fn all_closed(reader: &PipeReader) -> bool {
     let interest = ipc_core::wait::Interest::HangUp;
     ipc_core::wait::poll([(reader.as_fd(), interest)], ipc_core::Wait::Never).unwrap()
         == ipc_core::wait::Polled::Ready
-}
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ipc-socket-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -166,17 +149,6 @@ fn after_truncation_what_came_all_the_same_is_closed() {
         drop(message);
     }
     assert!(all_closed(&reader));
-}
-
-#[test]
-fn a_path_whose_listener_is_gone_refuses() {
-    let scratch = Scratch::new("stale");
-    let path = scratch.0.join("socket");
-    drop(UnixListener::bind(&path).unwrap());
-    let refused = UnixStream::connect(&path).unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    let taken = UnixListener::bind(&path).unwrap_err();
-    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
 }
 
 #[test]

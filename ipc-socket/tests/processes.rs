@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ipc_conformance::Scratch;
 use ipc_core::{
     Channel, Handoff, Listener as _, OpenError, Parts, Receiver as _, RecvError, SendError,
     Sender as _, Tunable, Wait, WaitStrategy,
@@ -28,30 +29,12 @@ fn pair() -> (Sender, Receiver) {
     Socket::pair(&Options::default()).unwrap()
 }
 
-/// A directory of this test alone.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ipc-socket-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
-        Self(path)
-    }
-
-    fn address(&self) -> Address {
-        self.path().to_str().unwrap().parse().unwrap()
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.join("socket")
-    }
+fn socket_in(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("socket")
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn address_in(scratch: &Scratch) -> Address {
+    socket_in(scratch).to_str().unwrap().parse().unwrap()
 }
 
 /// A receiver whose peer is this raw socket, which may write what it likes.
@@ -189,9 +172,9 @@ fn listen_for_ever(address: String, mut ready: Sender) {
 
 #[test]
 fn a_name_is_kept_by_the_living_and_taken_over_from_the_dead() {
-    let scratch = Scratch::new("names");
+    let scratch = Scratch::new();
     let abstract_name = format!("abstract:ipc-socket-test-{}", std::process::id());
-    for address in [scratch.address().to_string(), abstract_name] {
+    for address in [address_in(&scratch).to_string(), abstract_name] {
         let (ready_tx, mut ready) = pair();
         let child = Process::new(listen_for_ever, (address.clone(), ready_tx))
             .start()
@@ -215,38 +198,38 @@ fn a_name_is_kept_by_the_living_and_taken_over_from_the_dead() {
         let gone = Socket::connect(&parsed, &options, Wait::Never);
         assert!(matches!(gone, Err(OpenError::NotFound)), "{gone:?}");
     }
-    assert!(!scratch.path().exists());
+    assert!(!socket_in(&scratch).exists());
 }
 
 #[test]
 fn the_socket_file_is_for_this_user_only_and_a_squatted_name_is_refused() {
-    let scratch = Scratch::new("squat");
+    let scratch = Scratch::new();
     let options = Options::default();
-    let listener = Socket::listen(&scratch.address(), &options).unwrap();
-    let mode = std::fs::metadata(scratch.path())
+    let listener = Socket::listen(&address_in(&scratch), &options).unwrap();
+    let mode = std::fs::metadata(socket_in(&scratch))
         .unwrap()
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     drop(listener);
 
-    std::fs::write(scratch.path(), "not a socket").unwrap();
-    let refused = Socket::listen(&scratch.address(), &options);
+    std::fs::write(socket_in(&scratch), "not a socket").unwrap();
+    let refused = Socket::listen(&address_in(&scratch), &options);
     assert!(
         matches!(refused, Err(OpenError::Untrusted { .. })),
         "{refused:?}"
     );
-    let refused = Socket::connect(&scratch.address(), &options, Wait::Never);
+    let refused = Socket::connect(&address_in(&scratch), &options, Wait::Never);
     assert!(
         matches!(refused, Err(OpenError::Untrusted { .. })),
         "{refused:?}"
     );
-    assert_eq!(std::fs::read(scratch.path()).unwrap(), b"not a socket");
+    assert_eq!(std::fs::read(socket_in(&scratch)).unwrap(), b"not a socket");
 
-    std::fs::remove_file(scratch.path()).unwrap();
-    let _open_to_all = UnixListener::bind(scratch.path()).unwrap();
-    std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    let refused = Socket::connect(&scratch.address(), &options, Wait::Never);
+    std::fs::remove_file(socket_in(&scratch)).unwrap();
+    let _open_to_all = UnixListener::bind(socket_in(&scratch)).unwrap();
+    std::fs::set_permissions(socket_in(&scratch), PermissionsExt::from_mode(0o777)).unwrap();
+    let refused = Socket::connect(&address_in(&scratch), &options, Wait::Never);
     assert!(
         matches!(refused, Err(OpenError::Untrusted { .. })),
         "{refused:?}"
@@ -255,16 +238,16 @@ fn the_socket_file_is_for_this_user_only_and_a_squatted_name_is_refused() {
 
 #[test]
 fn visitors_that_do_not_greet_are_turned_away_and_hold_nobody_up_for_long() {
-    let scratch = Scratch::new("visitors");
+    let scratch = Scratch::new();
     let options = Options::default();
-    let mut listener = Socket::listen(&scratch.address(), &options).unwrap();
-    let mut liar = UnixStream::connect(scratch.path()).unwrap();
+    let mut listener = Socket::listen(&address_in(&scratch), &options).unwrap();
+    let mut liar = UnixStream::connect(socket_in(&scratch)).unwrap();
     liar.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    drop(UnixStream::connect(scratch.path()).unwrap());
-    let _silent = UnixStream::connect(scratch.path()).unwrap();
+    drop(UnixStream::connect(socket_in(&scratch)).unwrap());
+    let _silent = UnixStream::connect(socket_in(&scratch)).unwrap();
     let greedy = options.clone().max_message(2 << 20);
-    let _greedy = Socket::connect(&scratch.address(), &greedy, Wait::Never).unwrap();
-    let mut tx = Socket::connect(&scratch.address(), &options, Wait::Never).unwrap();
+    let _greedy = Socket::connect(&address_in(&scratch), &greedy, Wait::Never).unwrap();
+    let mut tx = Socket::connect(&address_in(&scratch), &options, Wait::Never).unwrap();
     tx.send(b"polite").unwrap();
     let started = Instant::now();
     let mut rx = listener.accept(patience()).unwrap();
@@ -290,12 +273,15 @@ fn connect_and_stay(address: String, mut ready: Sender) {
 #[test]
 fn the_pidfd_of_a_peer_is_its_own_and_tells_of_its_end() {
     use ipc_core::wait::{Interest, Polled, poll};
-    let scratch = Scratch::new("pidfd");
-    let mut listener = Socket::listen(&scratch.address(), &Options::default()).unwrap();
+    let scratch = Scratch::new();
+    let mut listener = Socket::listen(&address_in(&scratch), &Options::default()).unwrap();
     let (ready_tx, mut ready) = pair();
-    let child = Process::new(connect_and_stay, (scratch.address().to_string(), ready_tx))
-        .start()
-        .unwrap();
+    let child = Process::new(
+        connect_and_stay,
+        (address_in(&scratch).to_string(), ready_tx),
+    )
+    .start()
+    .unwrap();
     let rx = listener.accept(patience()).unwrap();
     ready.recv_with(&mut [0; 8], patience()).unwrap();
     assert_eq!(rx.peer_credentials().unwrap().process, child.pid());
