@@ -5,7 +5,7 @@ use crate::floors::{bytes, copy, durable, file, line, queue, ring, signal};
 use crate::implementation::Implementation;
 use crate::loan::LoanLink;
 use crate::processes::bare::{Fork, PosixSpawn, StdCommand};
-use crate::processes::own::Own;
+use crate::processes::own::{Own, OwnPool};
 use crate::processes::starts::Starts;
 use crate::processes::tasks::Pools;
 use crate::processes::{python as python_processes, threads};
@@ -115,6 +115,12 @@ const CATALOG: &[Implementation] = &[
         .waits(NO_WAIT)
         .workloads(START)
         .note("by fork"),
+    Implementation::solo::<Pools<OwnPool<false>>>("ipc-process:pool", "process")
+        .workloads(TASKS)
+        .note(""),
+    Implementation::solo::<Pools<OwnPool<true>>>("ipc-process:pool:chunk=1", "process")
+        .workloads(MAP)
+        .note("one task a message"),
     Implementation::foreign("rival:python-Pool", "process", python_processes::command)
         .waits(NO_WAIT)
         .workloads(TASKS)

@@ -48,13 +48,16 @@ use crate::settings::Settings;
 /// The whole program: a side of a row if a supervisor started it as one, else the supervisor.
 #[must_use]
 pub fn main() -> ExitCode {
-    main_with(&[])
+    main_with(&[], || {})
 }
 
 /// As [`main`], with rivals that this package does not know, compared with what it has on the same
 /// mechanisms. For rivals whose dependencies nobody should build by accident.
+///
+/// `tidy` removes what they leave behind when they are killed: the supervisor calls it before the
+/// first row and after the last.
 #[must_use]
-pub fn main_with(rivals: &'static [Implementation]) -> ExitCode {
+pub fn main_with(rivals: &'static [Implementation], tidy: fn()) -> ExitCode {
     catalog::add(rivals);
     // A process of a pool, or one whose start is measured, goes no further.
     ipc_process::init();
@@ -70,9 +73,13 @@ pub fn main_with(rivals: &'static [Implementation]) -> ExitCode {
         .configure_from_args();
     let machine = Machine::here(&report::directory());
     let groups = plan::groups(&settings);
-    durable::remove_logs();
+    let tidy = || {
+        durable::remove_logs();
+        tidy();
+    };
+    tidy();
     let mut rows = measure::all(&mut criterion, groups, &settings);
-    durable::remove_logs();
+    tidy();
     criterion.final_summary();
     if !settings.measuring {
         return ExitCode::SUCCESS;

@@ -225,12 +225,10 @@ impl Contestant {
         (messages as u64).clamp(8, self.most_messages())
     }
 
-    /// What one run may carry: what is appended to a file must not fill the
-    /// storage, nor what is mapped over the memory.
+    /// What one run may carry: what is appended to a file must not fill the storage.
     fn most_messages(&self) -> u64 {
         const STORED: usize = 64 << 20;
-        let keeps = self.spec.mechanism == "file" || self.spec.workload == Workload::Map;
-        if keeps {
+        if self.spec.mechanism == "file" {
             (STORED / self.spec.size).max(8) as u64
         } else {
             u64::MAX

@@ -228,6 +228,11 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
             "floor:fork" | "ipc-process:zygote" | "rival:python-Process" => &["floor:fork"],
             _ => &["floor:posix_spawn"],
         },
+        // No bare call runs a task: pools are compared with the one that everybody knows.
+        ("process", _) if spec.implementation.ends_with(":chunk=1") => {
+            &["rival:python-Pool:chunk=1"]
+        }
+        ("process", _) => &["rival:python-Pool"],
         _ => &[],
     }
 }

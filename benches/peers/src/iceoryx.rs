@@ -3,12 +3,13 @@
     reason = "a loan that is not written from end to end has to be declared initialised"
 )]
 
+use std::fs;
 use std::hint::spin_loop;
 use std::mem::MaybeUninit;
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use iceoryx2::node::NodeState;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
@@ -46,7 +47,7 @@ impl<const SLEEP: bool, const LOAN: bool> Link for Iceoryx<SLEEP, LOAN> {
 
     fn open(_spec: &Spec, peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
         let name = || Bundle {
-            data: format!("ipc-bench/{}", peers[0]).into_bytes(),
+            data: format!("{}/{}", process::id(), peers[0]).into_bytes(),
             ..Bundle::default()
         };
         Ok([name(), name()])
@@ -55,7 +56,9 @@ impl<const SLEEP: bool, const LOAN: bool> Link for Iceoryx<SLEEP, LOAN> {
     fn port(spec: &Spec, side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let name = String::from_utf8(bundle.data)?;
         set_log_level(LogLevel::Error);
+        let supervisor = name.split('/').next().unwrap_or_default();
         let node = NodeBuilder::new()
+            .config(&config(supervisor)?)
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<ipc::Service>()?;
         let there = messages(&node, &format!("{name}/there"), spec)?;
@@ -193,13 +196,46 @@ fn write(place: &mut [MaybeUninit<u8>], bytes: &[u8]) {
     }
 }
 
-/// A process that is killed leaves files in `/dev/shm` and the temporary directory, which another
-/// node may remove.
-pub(crate) fn remove_what_the_dead_left() {
-    let _ = Node::<ipc::Service>::list(Config::global_config(), |node| {
-        if let NodeState::Dead(dead) = node {
-            let _ = dead.try_remove_stale_resources();
+/// Names of this run's files begin with this and the supervisor's pid: short, since the library makes
+/// names of sockets of them, which take 107 bytes.
+const PREFIX: &str = "ipcb";
+const SHARED_MEMORY: &str = "/dev/shm";
+const ROOT: &str = "/tmp";
+
+/// Names and a directory of this run alone. No node clears away after another: a row that takes the
+/// next one's node, which is just coming into being, for a dead one would break it.
+fn config(supervisor: &str) -> Outcome<Config> {
+    let mut config = Config::default();
+    let global = &mut config.global;
+    global.prefix = FileName::new(format!("{PREFIX}{supervisor}_").as_bytes())?;
+    global.set_root_path(&Path::new(
+        format!("{ROOT}/{PREFIX}{supervisor}").as_bytes(),
+    )?);
+    global.node.cleanup_dead_nodes_on_creation = false;
+    global.node.cleanup_dead_nodes_on_destruction = false;
+    global.service.cleanup_dead_nodes_on_open = false;
+    Ok(config)
+}
+
+/// Removes the files of this run and of runs that are dead: a side that is killed leaves its own,
+/// and the library one of each run in any case.
+pub(crate) fn remove_files() {
+    for directory in [SHARED_MEMORY, ROOT] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(owner);
+            let is_over = |owner: u32| {
+                owner == process::id() || !fs::exists(format!("/proc/{owner}")).unwrap_or(true)
+            };
+            if owner.is_some_and(is_over) {
+                // Another user's stay.
+                let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
+            }
         }
-        CallbackProgression::Continue
-    });
+    }
+}
+
+/// The supervisor in a name that [`config`] gave.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('_').next()?.parse().ok()
 }

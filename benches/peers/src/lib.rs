@@ -45,7 +45,5 @@ const RIVALS: &[Implementation] = &[
 pub fn main() -> ExitCode {
     // A process that `procspawn` started goes no further.
     procspawn::init();
-    // What an earlier run left behind when it was killed.
-    iceoryx::remove_what_the_dead_left();
-    ipc_benches::main_with(RIVALS)
+    ipc_benches::main_with(RIVALS, iceoryx::remove_files)
 }

@@ -82,6 +82,7 @@ def main():
     kind, _, chunk = sys.argv[1].partition(":chunk=")
     starts = spec["workload"] == "start"
     memory = bytearray(b"\xa5") * spec["size"] if starts else None
+    in_a_call = int(sys.argv[3])
     job = (b"" if starts else bytes(spec["size"]), spec["task_ns"])
     pool = globals()[kind](int(sys.argv[2]), int(chunk) if chunk else None)
     pool.one(job)
@@ -93,11 +94,13 @@ def main():
         run = json.loads(text)
         messages, counts = run["messages"], {}
         # Arguments of their own: pickle would send one that is shared only once.
-        jobs = [(bytes(spec["size"]), spec["task_ns"]) for _ in range(messages)] \
+        jobs = [(bytes(spec["size"]), spec["task_ns"]) for _ in range(min(messages, in_a_call))] \
             if spec["workload"] == "map" else None
         cpu, start = cpu_ns(), time.monotonic_ns()
         if jobs:
-            assert sum(pool.all(jobs)) == messages * len(job[0])
+            for done in range(0, messages, in_a_call):
+                some = jobs if messages - done >= len(jobs) else jobs[:messages - done]
+                assert sum(pool.all(some)) == len(some) * len(job[0])
         else:
             before = start
             for _ in range(messages):

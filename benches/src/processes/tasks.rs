@@ -30,6 +30,14 @@ pub trait Tasks: Sized + 'static {
     fn all(&mut self, tasks: usize, argument: &[u8], task_ns: u64) -> Outcome<usize>;
 }
 
+/// So many tasks one call of [`Tasks::all`] is given, the same for every pool: 10,000, or as many as
+/// have 64 MiB of arguments.
+pub(crate) fn tasks_in_a_call(size: usize) -> u64 {
+    const MOST: usize = 10_000;
+    const BYTES: usize = 64 << 20;
+    (BYTES / size.max(1)).clamp(1, MOST) as u64
+}
+
 /// What a task does: it keeps a processor busy for a time, and tells how long its argument is.
 #[must_use]
 pub fn task(argument: &[u8], task_ns: u64) -> usize {
@@ -67,13 +75,15 @@ impl<T: Tasks> Solo for Pools<T> {
     fn run(&mut self, run: Run) -> Outcome<SideReport> {
         match self.spec.workload {
             Workload::Map => {
-                let tasks = usize::try_from(run.messages)?;
-                // One call, which has no time of its own for each task.
-                let once = Run {
-                    messages: 1,
+                let in_a_call = tasks_in_a_call(self.spec.size);
+                // A call has no time of its own for each task.
+                let calls = Run {
+                    messages: run.messages.div_ceil(in_a_call),
                     sample: false,
                 };
-                workload::each(once, |_| {
+                workload::each(calls, |call| {
+                    let left = run.messages - call * in_a_call;
+                    let tasks = usize::try_from(left.min(in_a_call))?;
                     let sum = self.pool.all(tasks, &self.argument, self.spec.task_ns)?;
                     expect(sum, tasks * self.spec.size)
                 })

@@ -43,11 +43,12 @@ pub(super) fn of(workload: Workload, placement: Placement) -> Vec<Column> {
             row.syscalls_per_message.map(|count| format!("{count:.2}"))
         }));
     }
-    let ratio = match placement {
-        Placement::Busy => "x block",
+    let ratio = match (placement, workload) {
+        (_, Workload::Task | Workload::Map) => "x Python",
+        (Placement::Busy, _) => "x block",
         _ => "x floor",
     };
-    columns.push(column(ratio, 8, |row| row.ratio_to_floor.map(ratio_of)));
+    columns.push(column(ratio, 9, |row| row.ratio_to_floor.map(ratio_of)));
     if matches!(workload, Workload::Throughput | Workload::Window) {
         columns.push(column("depth", 8, |row| {
             row.depth.map(|depth| depth.to_string())
@@ -78,7 +79,9 @@ fn ns(value: Option<u64>) -> Option<String> {
 }
 
 fn ratio_of(ratio: f64) -> String {
-    if ratio < 99.5 {
+    if ratio < 0.0995 {
+        format!("{ratio:.3}")
+    } else if ratio < 99.5 {
         format!("{ratio:.2}")
     } else {
         format!("{ratio:.0}")

@@ -21,6 +21,7 @@ that pays and then sleeps. `:batch` offers the sender 64 messages a call, `:loan
   CPU/msg      processor time of both processes for one message (for one round trip, where there is one)
   calls/msg    system calls of both processes, counted
   x floor      times: how many times the floor's (less is better). msgs/s: share of the floor's (more is better)
+  x Python     the same, to what `multiprocessing.Pool` takes for the same tasks, or does in a second
   depth        messages that fit before a sender has to wait
 ";
 
