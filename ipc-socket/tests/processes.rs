@@ -695,10 +695,10 @@ fn a_receiver_passes_from_process_to_process_with_all_that_it_had_read_in() {
 
 #[test]
 fn silent_visitors_hold_nobody_beyond_the_deadline() {
-    let scratch = Scratch::new("silent");
-    let mut unix = Socket::listen(&scratch.address(), &Options::default()).unwrap();
+    let scratch = Scratch::new();
+    let mut unix = Socket::listen(&address_in(&scratch), &Options::default()).unwrap();
     let _silent: Vec<UnixStream> = (0..8)
-        .map(|_| UnixStream::connect(scratch.path()).unwrap())
+        .map(|_| UnixStream::connect(socket_in(&scratch)).unwrap())
         .collect();
     let local = "tcp:127.0.0.1:0".parse().unwrap();
     let mut tcp = Socket::listen(&local, &Options::default()).unwrap();
