@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use ipc_core::OpenError;
 
-use crate::sys::{self, Access, Fault, Map};
+use crate::fault::Fault;
+use crate::sys::{self, Access, Map};
 
 /// Bytes of the page.
 pub(crate) const LEN: u64 = 4096;

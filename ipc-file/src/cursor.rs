@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Acquire;
 
+use crate::fault::Fault;
 use crate::record::{self, Kind};
 use crate::shape::Shape;
-use crate::sys::{Access, Fault, Map};
+use crate::sys::{Access, Map};
 
 /// What a look at the log found.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,9 +15,10 @@ use ipc_core::OpenError;
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::fault::Fault;
 use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::sys::{self, Fault};
+use crate::sys;
 
 const CONTROL: &str = "control";
 const WRITER: &str = "writer";
@@ -229,7 +230,7 @@ impl Directory {
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.discard_unfinished()?;
         let file = rustix::fs::openat(&self.0, UNFINISHED, flags, PRIVATE)
-            .map_err(sys::storage_fault("openat"))?;
+            .map_err(Fault::storage("openat"))?;
         sys::allocate(file.as_fd(), header.shape.file())
             .and_then(|()| sys::write_at(file.as_fd(), &header.encode(), 0))
             .inspect_err(|_| {
@@ -241,7 +242,7 @@ impl Directory {
     /// Gives the segment just made its name.
     pub(crate) fn publish(&self, number: u64) -> Result<(), Fault> {
         rustix::fs::renameat(&self.0, UNFINISHED, &self.0, name(number))
-            .map_err(sys::storage_fault("renameat"))
+            .map_err(Fault::storage("renameat"))
             .inspect_err(|_| {
                 let _ = self.discard_unfinished();
             })
@@ -282,7 +283,7 @@ impl Directory {
 }
 
 /// Takes the writer's lock. It belongs to the open file description, so the kernel frees it with
-/// the last process that holds that, however it ends.
+/// the last process that holds that, however it ends, at the latest.
 pub(crate) fn lock(life: BorrowedFd<'_>) -> Result<(), OpenError> {
     loop {
         match rustix::fs::flock(life, FlockOperation::NonBlockingLockExclusive) {
@@ -292,4 +293,9 @@ pub(crate) fn lock(life: BorrowedFd<'_>) -> Result<(), OpenError> {
             Err(error) => return Err(OpenError::io("flock", error)),
         }
     }
+}
+
+/// Frees it now: a process that is just starting may hold a copy of the descriptor until its execve(2).
+pub(crate) fn unlock(life: BorrowedFd<'_>) {
+    let _ = rustix::fs::flock(life, FlockOperation::Unlock);
 }

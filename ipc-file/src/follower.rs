@@ -6,11 +6,11 @@ use ipc_core::{Limits, OpenError, Pollable, RecvError, Wait, Waiter};
 
 use crate::cursor::Found;
 use crate::directory::Directory;
+use crate::fault::Fault;
 use crate::meeting::Guest;
 use crate::options::Options;
 use crate::scan::Scan;
 use crate::segment::Header;
-use crate::sys::Fault;
 
 /// Where a [`Follower`] begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

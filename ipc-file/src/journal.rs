@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use ipc_core::SendError;
 
 use crate::directory::Directory;
+use crate::fault::Fault;
 use crate::record::{Kind, Mark};
-use crate::sys::{self, Fault};
+use crate::sys;
 use crate::writer::{Plan, Writer};
 
 /// Staged records go to the file when they take this many bytes, if nothing else sends them there.

@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod cursor;
 mod directory;
+mod fault;
 mod follower;
 mod handoff;
 mod journal;
@@ -25,6 +26,7 @@ mod sender;
 mod shape;
 mod sys;
 mod watch;
+mod window;
 mod writer;
 
 pub use channel::FileLog;

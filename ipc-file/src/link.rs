@@ -7,7 +7,8 @@ use ipc_core::OpenError;
 use ipc_core::lifeline::Lifeline;
 
 use crate::control::Control;
-use crate::sys::{self, Fault};
+use crate::fault::Fault;
+use crate::sys;
 
 #[derive(Debug)]
 pub(crate) struct Link {

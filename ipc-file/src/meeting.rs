@@ -18,7 +18,8 @@ use rustix::io::Errno;
 
 use crate::control::wakes;
 use crate::directory::{self, Directory};
-use crate::sys::{self, Access, Fault, Map};
+use crate::fault::Fault;
+use crate::sys::{self, Access, Map};
 
 const LEN: u64 = 4096;
 const SLEEPERS: usize = 0;
@@ -28,8 +29,8 @@ const SLEEPERS: usize = 0;
 pub(crate) struct Host {
     page: OwnedFd,
     map: Map,
-    /// Held, not used: its lock keeps other writers away, its end is what followers learn of.
-    _life: OwnedFd,
+    /// Its lock keeps other writers away, its end is what followers learn of.
+    life: OwnedFd,
 }
 
 impl Host {
@@ -39,11 +40,7 @@ impl Host {
         directory::lock(life.as_fd())?;
         let page = directory.control(true, LEN)?;
         let map = Map::new(page.as_fd(), LEN as usize, Access::Write).map_err(Fault::map)?;
-        Ok(Self {
-            page,
-            map,
-            _life: life,
-        })
+        Ok(Self { page, map, life })
     }
 
     /// Wakes all followers that sleep; one load if none does.
@@ -57,6 +54,12 @@ impl Host {
     #[cold]
     fn ring(&self) {
         ring(self.page.as_fd());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        directory::unlock(self.life.as_fd());
     }
 }
 
@@ -178,4 +181,21 @@ fn watch(page: &OwnedFd, life: &OwnedFd) -> Result<Watch, Fault> {
     // EPOLLHUP needs not be asked for (epoll_ctl(2)).
     add(life, epoll::EventFlags::empty())?;
     Ok(Watch { news, both })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_keep_the_log() {
+        let scratch = ipc_conformance::Scratch::new();
+        let open = || Directory::open_at(scratch.path(), true).and_then(|it| Host::new(&it));
+        let host = open().expect("the one writer");
+        let copy = host.life.try_clone().expect("a copy");
+        assert!(matches!(open(), Err(OpenError::NameInUse)));
+        drop(host);
+        open().expect("the next writer");
+        drop(copy);
+    }
 }

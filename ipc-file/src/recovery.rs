@@ -9,12 +9,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::directory::Directory;
+use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::record::Mark;
 use crate::scan::Scan;
 use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::sys::{self, Fault};
+use crate::sys;
 use crate::writer::Writer;
 
 /// What opening a log for appending found.

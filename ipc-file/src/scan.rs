@@ -2,58 +2,15 @@
 //! read short, where a mapping would raise SIGBUS.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Acquire;
-use std::sync::atomic::fence;
 
 use crate::cursor::Found;
 use crate::directory::Directory;
+use crate::fault::Fault;
 use crate::record::{self, Kind, Mark};
 use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::sys::{self, Fault};
-
-/// Bytes that are read in at once: few for a reader that keeps up, many for one that is behind.
-const LEAST: usize = 4 << 10;
-const MOST: usize = 64 << 10;
-
-const WORD: usize = 8;
-
-/// A piece of a segment, as it was when it was read.
-#[derive(Debug, Default)]
-struct Window {
-    bytes: Vec<u8>,
-    /// Where in the file it begins.
-    start: usize,
-    filled: usize,
-    /// How much to read in next.
-    want: usize,
-}
-
-impl Window {
-    #[inline]
-    fn get(&self, at: usize, len: usize) -> Option<&[u8]> {
-        let from = at.checked_sub(self.start)?;
-        self.bytes[..self.filled].get(from..from.checked_add(len)?)
-    }
-
-    #[inline]
-    fn word(&self, at: usize) -> Option<u64> {
-        let bytes = self.get(at, WORD)?;
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
-    }
-}
-
-/// What stands at a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    /// A record that verifies, its payload right behind its header.
-    Whole(Kind, usize),
-    /// The end of the log.
-    End,
-    /// The window does not hold so many bytes.
-    Short(usize),
-    Bad(&'static str),
-}
+use crate::sys;
+use crate::window::{MOST, Seen, WORD, Window};
 
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -67,7 +24,6 @@ pub(crate) struct Scan {
     /// The boot under which the record at the position was written, and the largest position that
     /// anything read so far says was synced.
     pub(crate) mark: Mark,
-    seed: u32,
     directory: Directory,
     file: OwnedFd,
     window: Window,
@@ -83,10 +39,9 @@ impl Scan {
             seq: header.base,
             fin: false,
             mark: header.mark,
-            seed: record::seed(header.epoch),
             directory,
             file,
-            window: Window::default(),
+            window: Window::new(header),
         }
     }
 
@@ -197,7 +152,7 @@ impl Scan {
         let number = self.shape.number(self.position) + 1;
         let header = self.header(number)?;
         self.file = self.directory.open(number, self.shape)?;
-        self.window.filled = 0;
+        self.window.clear();
         self.position = number * self.shape.segment + SEGMENT_HEADER;
         self.learn(header.mark);
         Ok(())
@@ -228,10 +183,10 @@ impl Scan {
         let mut fresh = false;
         let mut suspect = false;
         loop {
-            let need = match self.examine(self.offset(), self.seq, 0) {
+            let need = match self.window.examine(self.offset(), self.seq, 0) {
                 Seen::Whole(kind, len) => return Ok(Some((kind, len))),
                 Seen::End if fresh => {
-                    self.window.want = LEAST;
+                    self.window.shrink();
                     return Ok(None);
                 }
                 Seen::Bad(what) if suspect => return Err(Fault::Corrupt(what)),
@@ -242,72 +197,19 @@ impl Scan {
                 }
                 Seen::Short(need) => {
                     // The last window was used up: this reader is behind.
-                    self.window.want *= 2;
+                    self.window.grow();
                     need
                 }
             };
-            self.fill(self.offset(), need)?;
-            if self.window.filled < need {
+            if self.fill(self.offset(), need)? < need {
                 return Err(Fault::Corrupt("a segment was truncated"));
             }
             fresh = true;
         }
     }
 
-    /// What stands at `at`; a record of a number from `seq` on and less than `spread` beyond it.
-    #[inline]
-    fn examine(&self, at: usize, seq: u64, spread: u64) -> Seen {
-        let Some(word) = self.window.word(at) else {
-            return Seen::Short(WORD);
-        };
-        if word == 0 {
-            return Seen::End;
-        }
-        let Some((kind, len)) = record::split(word) else {
-            return Seen::Bad("a record of an unknown kind");
-        };
-        let proper = match kind {
-            Kind::Data => true,
-            Kind::Fin => len == 0,
-            Kind::Mark => len == Mark::LEN,
-            // A skip is its first word alone and says nothing without what it follows.
-            Kind::Skip if len == 0 && spread == 0 && record::verify(self.seed, seq, word, &[]) => {
-                return Seen::Whole(kind, len);
-            }
-            Kind::Skip => return Seen::Bad("a skip that does not match its checksum"),
-        };
-        let size = record::size(len);
-        if !proper || at + size > self.shape.segment as usize {
-            return Seen::Bad("a record longer than its segment");
-        }
-        let Some(bytes) = self.window.get(at, size) else {
-            return Seen::Short(size);
-        };
-        let found = self.window.word(at + 8).unwrap_or_default();
-        if found.wrapping_sub(seq) > spread {
-            return Seen::Bad("a record out of sequence");
-        }
-        let (record, padding) = bytes.split_at(record::HEADER + len);
-        if !record::verify_whole(self.seed, word, record) || padding.iter().any(|&b| b != 0) {
-            return Seen::Bad("a record that does not match its checksum");
-        }
-        Seen::Whole(kind, len)
-    }
-
-    /// Reads in `need` bytes at `at`, and more if there are so many.
-    fn fill(&mut self, at: usize, need: usize) -> Result<(), Fault> {
-        let window = &mut self.window;
-        window.want = window.want.clamp(LEAST, MOST);
-        let len = window.want.max(need).min(self.shape.segment as usize - at);
-        if window.bytes.len() < len {
-            window.bytes.resize(len, 0);
-        }
-        window.start = at;
-        window.filled = 0;
-        window.filled = sys::read_at(self.file.as_fd(), &mut window.bytes[..len], at as u64)?;
-        // After the loads of the kernel's copy, before those of the next one.
-        fence(Acquire);
-        Ok(())
+    fn fill(&mut self, at: usize, need: usize) -> Result<usize, Fault> {
+        self.window.fill(self.file.as_fd(), at, need)
     }
 
     /// Looks for the next record that verifies behind damage and goes on with it; how many messages
@@ -331,12 +233,12 @@ impl Scan {
                 continue;
             };
             let before = std::mem::replace(&mut self.file, file);
-            self.window.filled = 0;
+            self.window.clear();
             if let Some(lost) = self.search(number, SEGMENT_HEADER as usize)? {
                 return Ok(Some(lost));
             }
             self.file = before;
-            self.window.filled = 0;
+            self.window.clear();
         }
         Ok(None)
     }
@@ -347,7 +249,7 @@ impl Scan {
         let segments = 1 + number - self.shape.number(self.position);
         let spread = segments.saturating_mul(segment / record::HEADER as u64);
         while at + record::HEADER <= segment as usize {
-            match self.examine(at, self.seq, spread) {
+            match self.window.examine(at, self.seq, spread) {
                 Seen::Whole(..) => {
                     let found = self.window.word(at + 8).unwrap_or(self.seq);
                     let lost = found - self.seq;
@@ -356,8 +258,7 @@ impl Scan {
                     return Ok(Some(lost));
                 }
                 Seen::Short(need) => {
-                    self.fill(at, need.max(MOST))?;
-                    if self.window.filled < need {
+                    if self.fill(at, need.max(MOST))? < need {
                         at += 8;
                     }
                 }
@@ -373,7 +274,7 @@ impl Scan {
         let (mut at, mut last) = (start, start);
         while at < self.shape.segment as usize {
             self.fill(at, MOST)?;
-            let filled = &self.window.bytes[..self.window.filled];
+            let filled = self.window.filled();
             if filled.is_empty() {
                 break;
             }

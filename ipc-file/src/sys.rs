@@ -10,12 +10,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use ipc_core::{Limit, OpenError, RecvError, SendError};
+use ipc_core::Limit;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::event::EventfdFlags;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::Resource;
+
+use crate::fault::Fault;
 
 /// Who may write through a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,89 +101,6 @@ impl Map {
         let from = unsafe { self.raw.as_ptr().add(at) };
         // SAFETY: both ranges are valid for `bytes.len()` and do not overlap, as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
-    }
-}
-
-/// What went wrong below the contract; becomes the error of whichever operation met it.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    Limit(Limit),
-    Corrupt(&'static str),
-    /// Damage in a log that its opener has to decide about.
-    Damaged {
-        what: &'static str,
-        segment: u64,
-        offset: u64,
-    },
-    Io(&'static str, io::Error),
-}
-
-impl Fault {
-    pub(crate) fn map(error: io::Error) -> Self {
-        Self::Io("mmap", error)
-    }
-
-    pub(crate) fn io(call: &'static str) -> impl Fn(Errno) -> Self {
-        move |error| Self::Io(call, error.into())
-    }
-}
-
-impl From<Fault> for OpenError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Limit(limit) => Self::Limit(limit),
-            Fault::Corrupt(what) => Self::Io {
-                call: "recovery",
-                source: io::Error::new(io::ErrorKind::InvalidData, what),
-            },
-            Fault::Damaged {
-                what,
-                segment,
-                offset,
-            } => Self::Io {
-                call: "recovery",
-                source: io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!(
-                        "{what} at byte {offset} of segment {segment:016x}; restore it or open \
-                         the log with `salvage`"
-                    ),
-                ),
-            },
-            Fault::Io(call, source) => Self::io(call, source),
-        }
-    }
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Limit(limit) => Self::other(limit.to_string()),
-            Fault::Corrupt(what) | Fault::Damaged { what, .. } => {
-                Self::new(io::ErrorKind::InvalidData, what)
-            }
-            Fault::Io(_, source) => source,
-        }
-    }
-}
-
-impl From<Fault> for SendError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Limit(limit) => Self::Limit(limit),
-            Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
-            Fault::Io(call, source) => Self::io(call, source),
-        }
-    }
-}
-
-impl From<Fault> for RecvError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Limit(limit) => Self::Limit(limit),
-            Fault::Corrupt(what) | Fault::Damaged { what, .. } => Self::Corrupt { what },
-            Fault::Io(call, source) => Self::io(call, source),
-        }
     }
 }
 
@@ -352,23 +271,6 @@ pub(crate) fn coarse_millis() -> u64 {
         .wrapping_add(now.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
-/// The fault of a call that needs storage: a full disk has a name.
-pub(crate) fn storage_fault(call: &'static str) -> impl Fn(Errno) -> Fault {
-    move |error| {
-        let name = match error {
-            Errno::NOSPC => "free space of the file system",
-            Errno::DQUOT => "disk quota",
-            _ => return Fault::Io(call, error.into()),
-        };
-        let advice = "free some, ask for a smaller capacity or choose another directory";
-        Fault::Limit(Limit {
-            name,
-            value: None,
-            advice,
-        })
-    }
-}
-
 /// `fdatasync(2)`, once: after a failure the pages count as clean and a second call would lie.
 pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
     #[cfg(test)]
@@ -415,7 +317,7 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<()
         match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
-            Err(error) => return Err(storage_fault("pwrite")(error)),
+            Err(error) => return Err(Fault::storage("pwrite")(error)),
         }
     }
     Ok(())

@@ -3,10 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use crate::fault::Fault;
 use crate::record::{self, Kind, Mark};
 use crate::segment::Header;
 use crate::shape::{SEGMENT_HEADER, Shape};
-use crate::sys::{Access, Fault, Map};
+use crate::sys::{Access, Map};
 
 /// Where a record will go.
 #[derive(Clone, Copy, Debug)]
