@@ -8,8 +8,8 @@ use ipc_core::{Tunable, WaitStrategy};
 /// survives its sender. [`FileLog`](crate::FileLog) refuses `PowerLoss`, which it could not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing. A [`Log`](crate::Log) gathers records in this process, 256 KiB at a time, and loses
-    /// them with it; [`flush`](crate::Log::flush), [`sync`](crate::Log::sync) and closing put them
+    /// Nothing. A [`Log`](crate::Log) gathers records in this process, 256 KiB or a segment at a time,
+    /// and loses them with it; [`flush`](crate::Log::flush), [`sync`](crate::Log::sync) and closing put them
     /// into the log. A channel lies in sealed memory, where no storage is touched.
     Nothing,
     /// The death of every process, not that of the kernel: records lie in the page cache, and
@@ -17,7 +17,8 @@ pub enum Durability {
     #[default]
     Process,
     /// Power loss too, as far as the disk keeps its word: each call ends with one `fdatasync(2)`,
-    /// whether it appended one record or a batch of a thousand.
+    /// whether it appended one record or a batch of a thousand. A segment that has become full takes
+    /// another, and the new one's name an `fsync(2)` of the directory.
     PowerLoss,
 }
 
