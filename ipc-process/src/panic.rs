@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::error::Error;
@@ -77,6 +78,18 @@ pub(crate) fn watch_this_thread(abort: impl Fn(RemotePanic) + Send + Sync + 'sta
     }));
 }
 
-pub(crate) fn take_last() -> RemotePanic {
-    LAST.take().unwrap_or_else(RemotePanic::unknown)
+/// The panic that this payload was caught of. The program may have put a hook of its own in the
+/// place of ours, and a panic that is resumed meets none: then the payload tells what it can.
+pub(crate) fn of_payload(payload: Box<dyn Any + Send>) -> RemotePanic {
+    let panic = LAST.take().unwrap_or_else(|| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        RemotePanic {
+            message: text.unwrap_or("a value that is not text").to_owned(),
+            ..RemotePanic::unknown()
+        }
+    });
+    // Its drop is code of the program and may panic in its turn.
+    std::mem::forget(payload);
+    panic
 }

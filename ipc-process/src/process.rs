@@ -33,7 +33,8 @@ const ENDS_OF_ITSELF: Duration = Duration::from_millis(100);
 /// its own.
 ///
 /// Dropping the handle of a daemon kills it. Dropping another handle leaves the process running,
-/// does not block, and loses only the result; the program waits for it when it ends.
+/// does not block, and loses only the result; the program waits for it when it ends. In a child of
+/// `fork(2)`, dropping its copy of a handle does nothing.
 pub struct Process<R> {
     child: Arc<Child>,
     control: Control,
@@ -271,7 +272,7 @@ impl<R> fmt::Debug for Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if self.is_daemon() && self.is_alive() {
+        if self.is_daemon() && self.child.is_own() && self.is_alive() {
             // A refusal leaves the daemon to its lifeline, which closes now.
             let _ = self.child.signal(Signal::KILL);
             let _ = self.child.wait(Wait::at_most(KILLED));

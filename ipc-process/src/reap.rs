@@ -38,6 +38,8 @@ impl Role {
 pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) key: u64,
+    /// The process that made it, of which this one may be a fork(2).
+    starter: u32,
     pidfd: OwnedFd,
     known_as: Mutex<(Role, Arc<str>)>,
     /// How it ended, once it is reaped; the outer lock keeps two reapers apart.
@@ -66,6 +68,7 @@ impl Child {
         Self {
             pid: pid.unsigned_abs(),
             key: supervisor::next_key(),
+            starter: std::process::id(),
             pidfd,
             known_as: Mutex::new((role, Arc::from(""))),
             ended: Mutex::new(None),
@@ -88,6 +91,11 @@ impl Child {
     /// Whether it is to end with the program.
     pub(crate) fn is_daemon(&self) -> bool {
         self.role() != Role::Plain
+    }
+
+    /// Whether it belongs to this process, and not to one that this is a fork(2) of.
+    pub(crate) fn is_own(&self) -> bool {
+        self.starter == std::process::id()
     }
 
     /// Whether it has ended, reaped or not: it runs no more code and sends nothing more.

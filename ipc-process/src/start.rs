@@ -4,6 +4,7 @@ use std::any::type_name;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use ipc_core::Parts;
@@ -16,7 +17,7 @@ use crate::builder::StartMethod;
 use crate::control::{Control, Frame, Kind};
 use crate::orders::{Inherit, Settings, Start};
 use crate::reap::{Child, Role};
-use crate::spawn::{self, Executable, MARKER, Spawn, trampoline};
+use crate::spawn::{self, Executable, MARKER, Spawn, sys, trampoline};
 use crate::stdio::{Stdio, own_streams};
 use crate::{Process, StartError, Target, Unstarted, bytes, child, handshake, supervisor, zygote};
 
@@ -42,6 +43,7 @@ impl Order {
     {
         let place = trampoline::place_of::<F, A>(description.function)
             .ok_or(StartError::NotInMainProgram)?;
+        check_variables(&description.environment)?;
         let mut arguments = bytes::encode(description.arguments)
             .map_err(|reason| StartError::Arguments { reason })?;
         let mut lifeline = None;
@@ -219,6 +221,26 @@ pub(crate) fn spawn_for_another<T>(
     let environment = environment_with(&request.variables);
     let spawn = Spawn::new(control, environment, depth, streams, request.daemon)?;
     make(spawn, Role::of_daemon(request.daemon))
+}
+
+/// Both ways to start would fail at another place, or not at all.
+fn check_variables(variables: &[(OsString, OsString)]) -> Result<(), StartError> {
+    let bad = variables
+        .iter()
+        .find(|(name, value)| !sys::is_variable_name(name) || value.as_bytes().contains(&0));
+    match bad {
+        None => Ok(()),
+        Some((name, _)) => Err(StartError::io(
+            "setenv",
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{name:?} cannot be set: a name is not empty and has no '=', neither name nor \
+                     value has a zero byte"
+                ),
+            ),
+        )),
+    }
 }
 
 /// How deep the new process is, if this one may start any.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,8 +24,6 @@ struct Request {
 }
 
 struct Supervisor {
-    /// A child of fork(2) has this memory but not the thread.
-    owner: u32,
     /// The kernel's id of the thread.
     thread: u32,
     requests: Sender<Request>,
@@ -34,6 +32,11 @@ struct Supervisor {
     /// What the thread sleeps in: `wake` under the key 0, the children's descriptors under theirs.
     epoll: Arc<OwnedFd>,
 }
+
+/// The process whose supervisor it is: a child of fork(2) has this memory but not the thread, and
+/// possibly locks that are held for ever.
+// Ordering: a process sees what it stored itself; a fork is to see another number than its own.
+static OWNER: AtomicU32 = AtomicU32::new(0);
 
 static SUPERVISOR: Mutex<Option<Supervisor>> = Mutex::new(None);
 
@@ -51,10 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The children that have not been reaped and that this process started itself.
 pub(crate) fn children() -> Vec<Arc<Child>> {
-    let own = lock(&SUPERVISOR)
-        .as_ref()
-        .is_some_and(|s| s.owner == std::process::id());
-    if own {
+    if is_own() {
         lock(&CHILDREN).values().cloned().collect()
     } else {
         Vec::new()
@@ -78,6 +78,10 @@ pub(crate) fn start(spawn: Spawn, role: Role) -> io::Result<Arc<Child>> {
         let (pid, pidfd) = spawn::spawn(&spawn)?;
         keep(Child::new(pid, pidfd, role))
     }
+}
+
+fn is_own() -> bool {
+    OWNER.load(Ordering::Relaxed) == std::process::id()
 }
 
 fn gone() -> io::Error {
@@ -116,7 +120,7 @@ fn watch(epoll: &OwnedFd, child: &Child) -> io::Result<()> {
 fn with_supervisor<T>(act: impl FnOnce(&Supervisor) -> io::Result<T>) -> io::Result<T> {
     let mut slot = lock(&SUPERVISOR);
     match &mut *slot {
-        Some(running) if running.owner == std::process::id() => act(running),
+        Some(running) if is_own() => act(running),
         _ => act(slot.insert(launch()?)),
     }
 }
@@ -145,9 +149,10 @@ fn launch() -> io::Result<Supervisor> {
             supervise(&incoming, &woken, &polled);
         })?;
     crate::exit_hook::register();
+    let thread = told.recv().map_err(|_| gone())?.as_raw_pid().unsigned_abs();
+    OWNER.store(std::process::id(), Ordering::Relaxed);
     Ok(Supervisor {
-        owner: std::process::id(),
-        thread: told.recv().map_err(|_| gone())?.as_raw_pid().unsigned_abs(),
+        thread,
         requests,
         wake,
         epoll,
@@ -201,9 +206,10 @@ fn wait_and_reap(wake: &OwnedFd, epoll: &OwnedFd) {
             Ok(None) => reaped_all = false,
             // An error is final too: there is no status to be had.
             Ok(Some(_)) | Err(_) => {
+                let mut children = lock(&CHILDREN);
+                children.remove(&key);
                 // Its handle may keep the descriptor, which stays readable.
                 let _ = epoll::delete(epoll, &*child);
-                lock(&CHILDREN).remove(&key);
             }
         }
     }
@@ -236,9 +242,17 @@ impl Drop for Waiting<'_> {
         *waiting -= 1;
         if self.child.is_over() {
             lock(&CHILDREN).remove(&self.child.key);
-        } else if *waiting == 0 && lock(&CHILDREN).contains_key(&self.child.key) {
-            // It was there before, so that there is room for it.
-            let _ = with_supervisor(|s| watch(&s.epoll, self.child));
+        } else if *waiting == 0 {
+            let _ = with_supervisor(|s| {
+                // Held: the supervisor, who may just be reaping it, would never hear the last of
+                // one that is watched and forgotten.
+                let children = lock(&CHILDREN);
+                if children.contains_key(&self.child.key) {
+                    // It was watched before, so that there is room for it.
+                    watch(&s.epoll, self.child)?;
+                }
+                Ok(())
+            });
         }
     }
 }

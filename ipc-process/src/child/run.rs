@@ -132,7 +132,7 @@ fn run(control: &Arc<Control>, function: Trampoline, parts: Parts) -> i32 {
             Frame::new(Kind::BadResult, reason.into_bytes()),
             EXIT_UNUSED,
         ),
-        Err(_) => (panicked(&panic::take_last()), EXIT_PANICKED),
+        Err(payload) => (panicked(&panic::of_payload(payload)), EXIT_PANICKED),
     };
     send(control, frame);
     code

@@ -232,21 +232,23 @@ impl Submission {
         chunk: usize,
         most: usize,
     ) -> bool {
-        let (first, mut long) = (self.next, 0);
+        // Kept only at the end: should an iterator panic, or an item when it is written, nothing is
+        // waited for that was not submitted.
+        let (first, mut next, mut long) = (self.next, self.next, 0);
         let (mut tasks, mut refused) = (Vec::new(), Vec::new());
         let mut more = true;
-        while more && self.next - first < most && long < BYTES_TOGETHER {
-            let begin = self.next;
+        while more && next - first < most && long < BYTES_TOGETHER {
+            let begin = next;
             let mut bytes = Chunk::new(self.shared.options.retry.on_lost > 0);
             let ((), descriptors) = gather(|| {
-                while self.next - begin < chunk && self.next - first < most {
+                while next - begin < chunk && next - first < most {
                     let Some(item) = items.next() else {
                         more = false;
                         return;
                     };
-                    self.next += 1;
+                    next += 1;
                     if let Err(error) = bytes.push(&item) {
-                        refused.push((self.next - 1, codec::argument_error(&error)));
+                        refused.push((next - 1, codec::argument_error(&error)));
                         return;
                     }
                     if bytes.len() >= LONG {
@@ -272,7 +274,8 @@ impl Submission {
                 }
             }
         }
-        let count = self.next - first;
+        let count = next - first;
+        self.next = next;
         self.job.expect(count);
         self.shared.count(count);
         self.shared.with(|core| {

@@ -51,6 +51,9 @@ pub(super) struct Options {
     pub(super) limits: Limits,
 }
 
+/// A year.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 type Worker = Process<Result<(), String>>;
 
 /// Starts a worker with its end of the link.
@@ -85,7 +88,8 @@ impl Builder {
 
     /// A name for people, that of the workers and of the pool's threads. Default: `pool`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.options.name = name.into();
+        // A thread's name cannot contain a zero.
+        self.options.name = name.into().replace('\0', "");
         self
     }
 
@@ -134,7 +138,8 @@ impl Builder {
     /// How long a worker has between SIGTERM and SIGKILL when its task is cancelled or over its
     /// deadline. Default: half a second.
     pub fn grace(mut self, time: Duration) -> Self {
-        self.options.grace = time;
+        // No longer than the clock can tell.
+        self.options.grace = time.min(LONGEST_GRACE);
         self
     }
 

@@ -26,8 +26,10 @@ pub(super) fn start(name: &str) -> io::Result<Sender<Call>> {
             crate::spawn::signals::block_all();
             HERE.set(true);
             for call in calls {
-                // The panic hook has told of it.
-                let _ = catch_unwind(AssertUnwindSafe(call));
+                // The panic hook has told of it; the drop of what it threw may be another.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+                    std::mem::forget(payload);
+                }
             }
         })?;
     Ok(sender)

@@ -59,8 +59,8 @@ where
             }));
             match all {
                 Ok(()) => return results,
-                Err(_) => {
-                    let failure = Failure::Panicked(Box::new(panic::take_last()));
+                Err(payload) => {
+                    let failure = Failure::Panicked(Box::new(panic::of_payload(payload)));
                     results.failures.push((running, failure));
                 }
             }

@@ -44,7 +44,7 @@ impl<T, E> JobHandle<T, E> {
     pub fn get(self) -> Result<T, E> {
         let outcomes = if !self.shared.is_own() {
             forked()
-        } else if self.job.batch {
+        } else if self.job.batch || self.job.is_done() {
             self.job.wait(Wanted::All, Wait::Forever);
             self.job.take_all()
         } else {
@@ -71,6 +71,9 @@ impl<T, E> JobHandle<T, E> {
     /// How much of it has ended.
     #[must_use]
     pub fn progress(&self) -> Progress {
+        if !self.shared.is_own() {
+            return Progress::default();
+        }
         let (completed, total) = self.job.progress();
         Progress {
             completed: completed as u64,
@@ -112,7 +115,8 @@ fn forked() -> Outcomes {
     single(Err(TaskError::Forked))
 }
 
-/// Polling it again after it was ready gives [`TaskError::Cancelled`].
+/// The result is given once: polling it again, or [`get`](JobHandle::get), after it was ready
+/// gives [`TaskError::Cancelled`].
 impl<T, E> Future for JobHandle<T, E> {
     type Output = Result<T, E>;
 

@@ -51,6 +51,8 @@ struct State {
     resolved: usize,
     /// Nothing will be added.
     sealed: bool,
+    /// The outcomes of all have been taken out.
+    spent: bool,
     wanted: Option<Wanted>,
     waker: Option<Waker>,
     callback: Option<Callback>,
@@ -68,6 +70,15 @@ pub(super) enum Wanted {
 }
 
 impl State {
+    /// The outcomes of a job that is done. Whoever asks again learns that there are none any more.
+    fn spend(&mut self) -> Outcomes {
+        if std::mem::replace(&mut self.spent, true) {
+            let result = Err(TaskError::Cancelled);
+            return Outcomes::from([(0, Outcome { count: 1, result })]);
+        }
+        std::mem::take(&mut self.outcomes)
+    }
+
     fn is_done(&self) -> bool {
         self.sealed && self.resolved == self.submitted
     }
@@ -124,9 +135,7 @@ impl Job {
         if state.is_done() {
             effects.wakers.extend(state.waker.take());
             if let Some(callback) = state.callback.take() {
-                effects
-                    .callbacks
-                    .push((callback, std::mem::take(&mut state.outcomes)));
+                effects.callbacks.push((callback, state.spend()));
             }
         }
     }
@@ -165,7 +174,7 @@ impl Job {
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Outcomes> {
         let mut state = self.state();
         if state.is_done() {
-            return Poll::Ready(std::mem::take(&mut state.outcomes));
+            return Poll::Ready(state.spend());
         }
         match &mut state.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -186,7 +195,7 @@ impl Job {
     }
 
     pub(super) fn take_all(&self) -> Outcomes {
-        std::mem::take(&mut self.state().outcomes)
+        self.state().spend()
     }
 
     pub(super) fn take(&self, wanted: Wanted) -> Option<(usize, Outcome)> {

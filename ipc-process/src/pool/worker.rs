@@ -124,8 +124,8 @@ fn run(frame: Frame) -> (Kind, Parts) {
             (Kind::BadArguments, text(format!("the arguments: {reason}")))
         }
         Ok(Called::BadResult(reason)) => (Kind::BadResult, text(format!("the result: {reason}"))),
-        Err(_) => {
-            let data = postcard::to_stdvec(&panic::take_last()).unwrap_or_default();
+        Err(payload) => {
+            let data = postcard::to_stdvec(&panic::of_payload(payload)).unwrap_or_default();
             let descriptors = Vec::new();
             (Kind::Panicked, Parts { descriptors, data })
         }

@@ -5,6 +5,7 @@
 use std::ffi::{CStr, OsStr, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -45,8 +46,18 @@ pub(crate) fn adopt_control(raw: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Sets a variable of the environment, or removes it.
+/// Whether setenv(3) admits this as the name of a variable.
+pub(crate) fn is_variable_name(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    !name.is_empty() && !name.contains(&b'=') && !name.contains(&0)
+}
+
+/// Sets a variable of the environment, or removes it; not one with a name that there cannot be,
+/// which the environment of a program may contain all the same.
 pub(crate) fn set_variable(name: &OsStr, value: Option<&OsStr>) {
+    if !is_variable_name(name) {
+        return;
+    }
     match value {
         // SAFETY: called only from before `main` or its first line, where `init` asks for there
         // to be no other thread, and before the function runs.

@@ -29,7 +29,7 @@ use crate::{Process, StartError, Target, Unstarted, supervisor};
 /// orphans that it does not know of and would have to wait for.
 ///
 /// All descendants are ended when the reaper is dropped, and when this program ends, however it
-/// does.
+/// does. A reaper that is itself killed by SIGKILL leaves them to `init`.
 ///
 /// ```no_run
 /// use ipc_process::Process;
@@ -124,7 +124,7 @@ impl Reaper {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn list(&self) -> io::Result<Vec<Descendant>> {
-        let found = descendants(self.pid())?.into_iter();
+        let found = descendants(self.pid(), || self.process.is_alive())?.into_iter();
         Ok(found
             .map(|stat| Descendant {
                 pid: stat.pid,
@@ -141,14 +141,16 @@ impl Reaper {
     /// # Errors
     /// When `/proc` cannot be read; EPERM for a descendant that changed its user.
     pub fn kill_tree(&self) -> io::Result<usize> {
-        kill_descendants(self.pid())
+        kill_descendants(self.pid(), || self.process.is_alive())
     }
 }
 
 impl Drop for Reaper {
     fn drop(&mut self) {
         // What is refused here the reaper tries itself, at the end of its socket.
-        let _ = self.kill_tree();
+        if self.process.child().is_own() {
+            let _ = self.kill_tree();
+        }
     }
 }
 
@@ -186,7 +188,7 @@ fn adopt_and_reap(requests: &Control) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    kill_descendants(std::process::id())?;
+    kill_descendants(std::process::id(), || true)?;
     Ok(())
 }
 
