@@ -239,9 +239,9 @@ mod tests {
     fn a_flood_that_is_no_message_ends_with_the_wait() {
         let (took, given_up) = reads_until_given_up(Wait::Never);
         assert!(took >= GRACE && matches!(given_up, RecvError::Empty));
-        let timeout = Duration::from_millis(5);
-        let (took, given_up) = reads_until_given_up(Wait::at_most(timeout));
-        assert!(took >= timeout + GRACE && matches!(given_up, RecvError::TimedOut));
+        // Its clock began to run before ours.
+        let (took, given_up) = reads_until_given_up(Wait::at_most(Duration::from_millis(5)));
+        assert!(took >= GRACE && matches!(given_up, RecvError::TimedOut));
     }
 
     #[test]
