@@ -1,5 +1,7 @@
 //! Which names are taken, and in which company.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -7,26 +9,7 @@ use std::path::PathBuf;
 use ipc_core::{Name, OpenError};
 use rustix::fs::FileType;
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(word: &str, mode: u32) -> Self {
-        let path = std::env::temp_dir().join(format!("ipc-name-{word}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        Self(path)
-    }
-
-    fn name(&self, word: &str) -> Name {
-        self.0.join(word).to_str().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use common::Folder;
 
 #[test]
 fn names_are_words_or_absolute_paths() {

@@ -1,11 +1,14 @@
 //! Who listens at a name is not held up by visitors that have nothing to say.
 
-use std::os::unix::fs::DirBuilderExt;
+mod common;
+
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ipc_core::rendezvous::RendezvousListener;
-use ipc_core::{Handoff, Listener as _, Name, OpenError, Parts, Wait};
+use ipc_core::{Handoff, Listener as _, OpenError, Parts, Wait};
+
+use common::Folder;
 
 /// An end of nothing.
 #[derive(Debug)]
@@ -25,12 +28,8 @@ impl Handoff for End {
 
 #[test]
 fn silent_visitors_hold_nobody_beyond_the_deadline() {
-    let directory =
-        std::env::temp_dir().join(format!("ipc-core-rendezvous-{}", std::process::id()));
-    let mut builder = std::fs::DirBuilder::new();
-    builder.mode(0o700).create(&directory).unwrap();
-    let path = directory.join("name");
-    let name: Name = path.to_str().unwrap().parse().unwrap();
+    let folder = Folder::new("silent", 0o700);
+    let (path, name) = (folder.0.join("name"), folder.name("name"));
     let mut listener = RendezvousListener::<End>::bind(&name, "test").unwrap();
     // Twice: those of the first round were turned away, or wait in the queue before the others.
     for _ in 0..2 {
@@ -55,18 +54,13 @@ fn silent_visitors_hold_nobody_beyond_the_deadline() {
     ipc_core::rendezvous::connect(&name, kind, End, wait).unwrap();
     let end = (0..100).find_map(|_| listener.accept(Wait::Never).ok());
     assert!(end.is_some());
-    drop(listener);
-    std::fs::remove_dir(&directory).unwrap();
 }
 
 /// A name that comes and goes is somebody or nobody, and never a stranger's.
 #[test]
 fn a_listener_that_is_just_leaving_is_not_found() {
-    let directory = std::env::temp_dir().join(format!("ipc-core-leaving-{}", std::process::id()));
-    let mut builder = std::fs::DirBuilder::new();
-    builder.mode(0o700).create(&directory).unwrap();
-    let path = directory.join("name");
-    let name: Name = path.to_str().unwrap().parse().unwrap();
+    let folder = Folder::new("leaving", 0o700);
+    let name = folder.name("name");
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let connectors: Vec<_> = (0..2)
@@ -91,5 +85,4 @@ fn a_listener_that_is_just_leaving_is_not_found() {
             assert!(wrong.is_none(), "{wrong:?}");
         }
     });
-    std::fs::remove_dir(&directory).unwrap();
 }
