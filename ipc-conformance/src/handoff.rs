@@ -44,6 +44,11 @@ fn receive_and_pass_on<C: Channel>(
     }
 }
 
+fn returns_both_ends<C: Channel>(_case: Case, (): ()) -> (End<C::Sender>, End<C::Receiver>) {
+    let (tx, rx) = pair::<C>();
+    (End::new(tx), End::new(rx))
+}
+
 cases! {
     /// Each of four holders sends one message: the receiver sees them in order, then one end.
     fn a_sender_moves_to_another_process_and_on_to_a_third(case) {
@@ -91,6 +96,27 @@ cases! {
         let arguments = (End::new(rx), Gate::new(), 0, 2);
         let peer = case.start("receiver", receive_and_pass_on::<C>, arguments);
         case.join(peer);
+    }
+
+    /// A process makes a channel, returns both ends and is gone: they work here.
+    fn ends_come_back_as_the_result_of_a_process(case) {
+        if !crosses::<C>() {
+            return;
+        }
+        let peer = case.start("maker", returns_both_ends::<C>, ());
+        let (tx, rx) = case.join(peer);
+        let (mut tx, mut rx) = (tx.into_inner(), rx.into_inner());
+        let mut buffer = vec![0; longest(rx.limits())];
+        for number in 0..4 {
+            case.step(&format!("message {number} through ends that came back"));
+            tx.send(&content::message(number, 8)).unwrap_or_else(|e| panic!("{number}: {e}"));
+            let got = rx.recv(&mut buffer).unwrap_or_else(|e| panic!("{number}: {e}"));
+            content::check(number, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
+        drop(tx);
+        case.step("receiving the end");
+        let end = rx.recv(&mut buffer);
+        assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
     }
 
     /// Parts without descriptors, and parts of the other end, are refused.

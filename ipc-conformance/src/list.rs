@@ -79,6 +79,7 @@ macro_rules! conformance_tests {
                 a_sender_moves_to_another_process_and_on_to_a_third
                 a_receiver_moves_to_another_process_and_on_to_a_third
                 messages_on_their_way_move_with_the_receiver
+                ends_come_back_as_the_result_of_a_process
                 parts_that_are_no_end_are_refused
                 ends_that_cannot_leave_their_process_say_so
                 ends_work_from_other_threads

@@ -11,8 +11,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use common::{Fd, eventually, forever, state_of};
-use ipc_process::Pool;
 use ipc_process::pool::{Retry, TaskError};
+use ipc_process::{JoinError, Pool, Process, StartMethod};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use watchdog::{watch, watch_for};
@@ -481,4 +481,38 @@ fn statuses_are_told_in_words() {
         error.to_string(),
         "worker 7 ended while it ran the task: signal: 9 (SIGKILL)"
     );
+}
+
+/// Panics once more when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload")
+    }
+}
+
+#[test]
+fn a_panic_is_told_whatever_its_payload_and_whoever_has_the_hook() {
+    let _watchdog = watch();
+    let bomb = |_: u32| -> u32 { std::panic::panic_any(Bomb) };
+    let own_hook = |n: u32| -> u32 {
+        std::panic::set_hook(Box::new(|_| {}));
+        panic!("number {n}")
+    };
+    let pool = Pool::new(1).unwrap();
+    let pids = pool.pids();
+    for _ in 0..3 {
+        let error = pool.apply(bomb, (1,)).unwrap_err();
+        assert!(matches!(error, TaskError::Panicked(_)), "{error}");
+        assert!(pool.map(bomb, 0..3).is_err());
+    }
+    let error = pool.apply(own_hook, (7,)).unwrap_err().to_string();
+    assert!(error.contains("number 7"), "{error}");
+    assert_eq!(pool.pids(), pids, "no worker was lost");
+    for method in [StartMethod::Spawn, StartMethod::Zygote] {
+        let process = Process::new(bomb, (1,)).start_method(method).start();
+        let error = process.unwrap().join().unwrap_err();
+        assert!(matches!(error, JoinError::Panicked(_)), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -410,4 +410,110 @@ fn many_threads_share_a_pool() {
     });
     assert_eq!(pool.progress().completed, pool.progress().total);
     pool.close().join();
+}
+
+/// Polls a job to its end without taking it.
+fn poll_to_the_end<T, E>(job: &mut JobHandle<T, E>) -> Result<T, E> {
+    block_on(std::future::poll_fn(|context| {
+        Pin::new(&mut *job).poll(context)
+    }))
+    .0
+}
+
+#[test]
+fn a_result_is_given_once() {
+    let _watchdog = watch();
+    let pool = Pool::new(1).unwrap();
+    let mut job = pool.apply_async(double, (1,));
+    assert_eq!(poll_to_the_end(&mut job).unwrap(), 2);
+    assert!(matches!(
+        poll_to_the_end(&mut job),
+        Err(TaskError::Cancelled)
+    ));
+    assert!(job.ready());
+    assert!(matches!(job.get(), Err(TaskError::Cancelled)));
+
+    let mut jobs = pool.map_async(double, 0..3);
+    assert_eq!(poll_to_the_end(&mut jobs).unwrap(), [0, 2, 4]);
+    assert!(poll_to_the_end(&mut jobs).is_err());
+    let (tell, told) = mpsc::channel();
+    jobs.then(move |result| tell.send(result.is_err()).unwrap());
+    assert!(told.recv().unwrap());
+    assert!(
+        pool.map(double, std::iter::empty::<u32>())
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_pool_with_no_end_of_patience_cancels_all_the_same() {
+    let _watchdog = watch();
+    let pool = Pool::builder()
+        .processes(1)
+        .name("a\0b")
+        .grace(Duration::MAX)
+        .build()
+        .unwrap();
+    let (mut said, says) = pipe();
+    let job = pool.apply_async(hang, (says,));
+    said.read_exact(&mut [0]).unwrap();
+    job.cancel();
+    assert!(matches!(job.get(), Err(TaskError::Cancelled)));
+    assert_eq!(pool.apply(double, (1,)).unwrap(), 2);
+}
+
+#[test]
+fn an_iterator_that_panics_leaves_nothing_to_wait_for() {
+    let _watchdog = watch();
+    let pool = Pool::new(1).unwrap();
+    let items = (0..20_u32).inspect(|&n| assert_ne!(n, 6, "no more"));
+    let mut results = pool.batch().window(4).imap(double, items);
+    let mut doubled = Vec::new();
+    let mut panics = 0;
+    loop {
+        let next = std::panic::AssertUnwindSafe(|| results.next());
+        match std::panic::catch_unwind(next) {
+            Ok(Some(result)) => doubled.push(result.unwrap()),
+            Ok(None) => break,
+            Err(_) => panics += 1,
+        }
+    }
+    assert_eq!(panics, 1);
+    assert_eq!(doubled.last(), Some(&38));
+    assert!(doubled.is_sorted());
+}
+
+/// In a process of its own, as [`fork_with_a_pool`].
+fn fork_with_a_daemon() {
+    let daemon = Process::new(|| -> () { forever() }, ())
+        .daemon(true)
+        .start()
+        .unwrap();
+    let reaper = ipc_process::zombie::Reaper::start().unwrap();
+    let other = reaper
+        .run(Process::new(|| -> () { forever() }, ()))
+        .unwrap();
+    #[expect(unsafe_code, reason = "fork has no safe form")]
+    // SAFETY: no other thread holds a lock that the child needs.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((reaper, daemon));
+        assert!(ipc_process::active_children().is_empty());
+        // With the exit hooks: none of them is this process's.
+        std::process::exit(0)
+    }
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "waits for a child of fork")]
+    // SAFETY: the status is valid for the call.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((waited, status), (child, 0));
+    assert!(daemon.is_alive() && other.is_alive());
+}
+
+#[test]
+fn handles_are_inert_in_a_forked_child() {
+    let _watchdog = watch();
+    let process = Process::new(fork_with_a_daemon, ()).daemon(true).start();
+    process.unwrap().join().unwrap();
 }

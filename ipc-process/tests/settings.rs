@@ -228,3 +228,14 @@ fn named_arguments_are_a_struct() {
     );
     assert_eq!(process.start().unwrap().join().unwrap(), 42);
 }
+
+#[test]
+fn variables_that_cannot_be_are_errors_of_start() {
+    for method in BOTH {
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A\0B", "x"), ("A", "x\0y")] {
+            let process = Process::new(|| 1, ()).start_method(method).env(name, value);
+            let error = process.start().unwrap_err().to_string();
+            assert!(error.starts_with("setenv failed"), "{error}");
+        }
+    }
+}

@@ -219,8 +219,15 @@ fn a_reaper_ends_a_tree_that_goes_on_forking() {
     run(|| {
         let reaper = Reaper::start().unwrap();
         let process = reaper.run(Process::new(forks_for_ever, ())).unwrap();
-        assert!(eventually(|| reaper.list().unwrap().len() > 10));
-        assert!(reaper.kill_tree().unwrap() > 10);
+        // Those that stay: the others end of themselves, or have.
+        let orphans = || {
+            let list = reaper.list().unwrap().into_iter();
+            list.filter(|d| d.parent == reaper.pid() && !d.is_zombie)
+                .count()
+        };
+        assert!(eventually(|| orphans() > 10));
+        let ended = reaper.kill_tree().unwrap();
+        assert!(ended > 10, "{ended}");
         assert!(eventually(|| reaper.list().unwrap().is_empty()));
         assert!(!process.is_alive());
     });
@@ -257,4 +264,45 @@ fn the_tree_of_a_reaper_ends_with_the_program_however_it_ends() {
         assert!(ends(&pidfd), "{how}");
         drop(tell);
     }
+}
+
+#[test]
+fn a_reaper_that_was_killed_has_no_tree_any_more() {
+    run(|| {
+        let reaper = Reaper::start().unwrap();
+        let pid = rustix::process::Pid::from_raw(reaper.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        assert!(eventually(|| state_of(reaper.pid()).is_none()));
+        assert_eq!(reaper.list().unwrap(), []);
+        assert_eq!(reaper.kill_tree().unwrap(), 0);
+        assert!(reaper.run(Process::new(|| (), ())).is_err());
+    });
+}
+
+#[test]
+fn a_tree_that_cannot_be_held_is_an_error() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    run(|| {
+        let reaper = Reaper::start().unwrap();
+        let process = reaper.run(Process::new(|| -> () { forever() }, ()));
+        let process = process.unwrap();
+        let before = getrlimit(Resource::Nofile);
+        // Room for what reads /proc, a directory and a file in it, and for no more.
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() - 1;
+        let mut fill: Vec<_> = (0..20)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        let mut few = before;
+        few.current = Some(open as u64 + 20);
+        setrlimit(Resource::Nofile, few).unwrap();
+        while let Ok(one) = std::fs::File::open("/dev/null") {
+            fill.push(one);
+        }
+        assert!(reaper.kill_tree().is_err());
+        assert!(process.is_alive());
+        drop(fill);
+        setrlimit(Resource::Nofile, before).unwrap();
+        assert_eq!(reaper.kill_tree().unwrap(), 1);
+        assert!(!process.is_alive());
+    });
 }
