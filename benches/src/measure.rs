@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 
+use crate::channel::BATCH_MESSAGES;
 use crate::failure::{Failure, Outcome};
 use crate::implementation::Implementation;
 use crate::neighbours::Neighbours;
 use crate::pair::{Pair, Slice};
 use crate::placement::Placement;
-use crate::plan::{Group, floors_of};
+use crate::plan::{Group, floors_of, is_durable};
 use crate::row::{Row, Status, figure, median};
 use crate::settings::Settings;
 use crate::spec::{Spec, Strategy, WINDOW, Workload};
@@ -45,6 +46,10 @@ struct Share {
 /// Turns of each row of a group, one after another, so that a row and its floor see the same
 /// minutes of the machine.
 const ROUNDS: usize = 3;
+
+/// Turns in a round of rows that wait for a disk, of half the length: from one tenth of a second to
+/// the next a disk may become ten times slower.
+const DISK_TURNS: usize = 5;
 
 /// What a row costs besides on an idle machine: starting, connecting, calibration, analysis, the
 /// count of calls. The run corrects it by what it meets.
@@ -142,14 +147,19 @@ fn measure(criterion: &mut Criterion, group: Group, share: Share, settings: &Set
     let only_floors = contestants.iter().all(|c| c.implementation.is_floor());
     contestants.retain(|c| c.wanted || (wanted && c.implementation.is_floor()) || only_floors);
     let rounds = if lean { 1 } else { ROUNDS };
-    for round in 0..rounds {
-        // Every other round the other way round: what drifts during a round cancels out.
+    for turn in 0..rounds * DISK_TURNS {
+        // Every other time the other way round: what drifts during a round cancels out.
         let mut order: Vec<usize> = (0..contestants.len()).collect();
-        if round % 2 == 1 {
+        if turn % 2 == 1 {
             order.reverse();
         }
         for at in order {
-            contestants[at].turn(share);
+            let contestant = &mut contestants[at];
+            if is_durable(&contestant.spec) {
+                contestant.turn(share.slice / 2);
+            } else if turn % DISK_TURNS == 0 {
+                contestant.turn(share.slice);
+            }
         }
     }
     finish(contestants, lean)
@@ -222,7 +232,14 @@ impl Contestant {
 
     fn messages_in(&self, time: Duration) -> u64 {
         let messages = time.as_nanos() as f64 / self.ns_per_message.max(1.0);
-        (messages as u64).clamp(8, self.most_messages())
+        let messages = (messages as u64).clamp(8, self.most_messages());
+        // Half a batch takes a disk as long as a whole one.
+        let whole = if self.spec.implementation.ends_with(":batch") {
+            BATCH_MESSAGES as u64
+        } else {
+            1
+        };
+        messages.next_multiple_of(whole)
     }
 
     /// What one run may carry: what is appended to a file must not fill the storage.
@@ -292,8 +309,8 @@ impl Contestant {
     }
 
     /// The pass for percentiles, processor time and ratios.
-    fn turn(&mut self, share: Share) {
-        let messages = self.messages_in(share.slice);
+    fn turn(&mut self, time: Duration) {
+        let messages = self.messages_in(time);
         let sample = self.spec.workload.is_timed_each();
         if let Ok(slice) = self.run(messages, sample) {
             self.slices.push(slice);

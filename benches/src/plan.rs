@@ -238,7 +238,7 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
 }
 
 /// Whether a row's messages must outlive a loss of power.
-fn is_durable(spec: &Spec) -> bool {
+pub(crate) fn is_durable(spec: &Spec) -> bool {
     spec.implementation.contains(":durable")
 }
 

@@ -1,10 +1,6 @@
 //! The rows of `ipc-process`.
 
-use std::fmt;
-
 use ipc_process::{Pool, Process, StartMethod};
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::failure::Outcome;
 use crate::processes::starts::Starter;
@@ -36,7 +32,7 @@ impl<const ZYGOTE: bool> Starter for Own<ZYGOTE> {
     }
 }
 
-/// `Pool::apply` and `Pool::starmap`, which chooses how many tasks go into a message or, with
+/// `Pool::apply` and `Pool::map`, which chooses how many tasks go into a message or, with
 /// `SINGLY`, puts one into each. Each task gets an argument of its own, copied while the clock runs.
 #[derive(Debug)]
 pub(crate) struct OwnPool<const SINGLY: bool>(Pool);
@@ -47,7 +43,11 @@ impl<const SINGLY: bool> Tasks for OwnPool<SINGLY> {
     }
 
     fn one(&mut self, argument: &[u8], task_ns: u64) -> Outcome<usize> {
-        Ok(self.0.apply(run, (Bytes(argument.to_vec()), task_ns))?)
+        let argument = argument.to_vec();
+        Ok(match task_ns {
+            0 => self.0.apply(empty, (argument,))?,
+            _ => self.0.apply(busy, (argument, task_ns))?,
+        })
     }
 
     fn all(&mut self, tasks: usize, argument: &[u8], task_ns: u64) -> Outcome<usize> {
@@ -56,42 +56,20 @@ impl<const SINGLY: bool> Tasks for OwnPool<SINGLY> {
         } else {
             self.0.batch()
         };
-        let arguments = (0..tasks).map(|_| (Bytes(argument.to_vec()), task_ns));
-        Ok(batch.starmap(run, arguments)?.into_iter().sum())
+        let arguments = (0..tasks).map(|_| argument.to_vec());
+        let returned = match task_ns {
+            0 => batch.map(empty, arguments)?,
+            _ => batch.starmap(busy, arguments.map(|argument| (argument, task_ns)))?,
+        };
+        Ok(returned.into_iter().sum())
     }
 }
 
-fn run(Bytes(argument): Bytes, task_ns: u64) -> usize {
+/// An empty task: bytes that are the only argument travel as they are.
+fn empty(argument: Vec<u8>) -> usize {
+    task(&argument, 0)
+}
+
+fn busy(argument: Vec<u8>, task_ns: u64) -> usize {
     task(&argument, task_ns)
-}
-
-/// Bytes beside another argument, which `serde` carries as one run and not one by one, as
-/// `serde_bytes::ByteBuf` is.
-#[derive(Debug)]
-struct Bytes(Vec<u8>);
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Run;
-
-        impl Visitor<'_> for Run {
-            type Value = Bytes;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                Ok(Bytes(bytes.to_vec()))
-            }
-        }
-
-        deserializer.deserialize_bytes(Run)
-    }
 }
