@@ -2,6 +2,7 @@ use ipc_core::{
     Arity, BackPressure, Boundaries, Capabilities, Channel, Consumers, DeathNotice, Empty, Name,
     OpenError, Order, Readiness, Retention, Wait,
 };
+use rustix::io::Errno;
 
 use crate::notes::Notes;
 use crate::sys::Descriptor;
@@ -59,8 +60,11 @@ impl Channel for Pipe {
 }
 
 fn sender(writer: Descriptor, notes: Notes, options: &Options) -> Sender {
-    // A wish; see `Options::capacity`.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writer, options.capacity);
+    // A wish; see `Options::capacity`. The size that a pipe has is never refused.
+    let mut capacity = options.capacity;
+    while rustix::pipe::fcntl_setpipe_size(&writer, capacity) == Err(Errno::PERM) {
+        capacity /= 2;
+    }
     Sender::new(writer, notes, options)
 }
 

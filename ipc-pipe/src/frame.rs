@@ -28,6 +28,11 @@ pub(crate) const COMPLETE: u8 = 1;
 /// Verdict: the payload is filling.
 pub(crate) const ABANDONED: u8 = 0;
 
+/// Whether a long frame may end so.
+pub(crate) fn is_verdict(byte: u8) -> bool {
+    matches!(byte, COMPLETE | ABANDONED)
+}
+
 pub(crate) fn header(len: usize) -> [u8; HEADER] {
     debug_assert!(len <= LONGEST, "checked against max_message before");
     (len as u32).to_le_bytes()

@@ -35,8 +35,9 @@ impl Tunable for Options {
     }
 
     /// Bytes in the kernel's buffer, rounded up to a power of two of at least a page. It is a
-    /// wish: beyond `fs.pipe-max-size`, or `fs.pipe-user-pages-soft` for all pipes of a user, the
-    /// kernel gives less, which is slower and nothing else.
+    /// wish: beyond `fs.pipe-max-size` (1 MiB), or `fs.pipe-user-pages-soft` for all pipes of a
+    /// user, the kernel refuses, and the pipe gets the half or quarter or less that it grants, which
+    /// is slower and nothing else.
     fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
         self

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,14 @@ use crate::sys::Descriptor;
 
 /// What one read takes in at most while frames are short: the kernel's default pipe.
 const INTAKE: usize = 16 * PIPE_BUF;
+
+/// From here on, in bytes, a frame is read straight to where the caller wants it: a copy of so much
+/// costs more than a call.
+const BULK: usize = INTAKE / 4;
+
+/// Of what follows the payload of such a frame, this much is read in with it: the verdict, the next
+/// header, and little that would have to be copied again.
+const BESIDE: usize = PIPE_BUF;
 
 /// The reading end of a pipe.
 #[derive(Debug)]
@@ -29,6 +38,8 @@ pub struct Receiver {
     pacer: Pacer,
     /// Messages of the last intake that were handed out.
     handed_out: usize,
+    /// Whether the last message was read straight to its place, as the next will be then.
+    in_bulk: bool,
 }
 
 impl Receiver {
@@ -41,81 +52,162 @@ impl Receiver {
             max_message: options.max_message,
             capacity,
             released: Cell::new(false),
-            buffer: vec![0; INTAKE],
+            buffer: vec![0; INTAKE + BESIDE],
             start: 0,
             end: 0,
             pacer: Pacer::default(),
             handed_out: 0,
+            in_bulk: false,
         }
     }
 
-    /// Makes room behind `end`. Grows by doubling as bytes arrive, so that a length which a
-    /// hostile sender claims makes nobody allocate.
-    fn make_room(&mut self, needed: usize) {
+    /// Makes room for so many bytes behind `end`. Grows by doubling as bytes arrive, so that a
+    /// length which a hostile sender claims makes nobody allocate.
+    fn make_room(&mut self, bytes: usize) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        if self.start > 0 && self.start + needed > self.buffer.len() {
+        if self.start > 0 && self.end + bytes > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.end == self.buffer.len() {
-            self.buffer.resize(
-                (2 * self.end)
-                    .min(self.max_message + HEADER + 1)
-                    .max(INTAKE),
-                0,
-            );
+        if self.end + bytes > self.buffer.len() {
+            let longest = self.max_message + HEADER + 1;
+            let len = (2 * self.end).min(longest).max(self.end + bytes);
+            self.buffer.resize(len, 0);
         }
     }
 
-    /// Reads something in. `Ok(false)`: no writer is left.
-    fn read_some(&mut self, wait: Wait) -> Result<bool, RecvError> {
-        // Two messages a read have room for the call that gathering costs: never more than one
-        // call a message.
+    /// Two messages a read have room for the call that gathering costs: never more than one call a
+    /// message.
+    fn gather(&mut self, wait: Wait) {
         if std::mem::take(&mut self.handed_out) > 1 && wait != Wait::Never {
             self.pacer.gather();
         }
-        let Self {
-            pipe,
-            waiter,
-            buffer,
-            end,
-            ..
-        } = self;
-        let pipe = &*pipe;
-        let room = &mut buffer[*end..];
-        let failed = |error| RecvError::io("preadv2", error);
-        let len = if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
-            pipe.read(room).map_err(|e| RecvError::io("read", e))?
+    }
+
+    /// Reads something in.
+    fn read_in(&mut self, needed: usize, wait: Wait) -> Result<(), RecvError> {
+        self.gather(wait);
+        // What is beyond the room of a bulk read would have to be moved before it.
+        self.make_room(2 * BESIDE);
+        let room = if self.in_bulk && needed == HEADER {
+            self.end + BESIDE
         } else {
-            loop {
-                let mut attempt = || pipe.read_now(&mut *room).map_err(failed);
-                if let Some(len) = attempt()? {
-                    break len;
-                }
-                if wait == Wait::Never {
-                    return Err(RecvError::Empty);
-                }
-                let look = || {
-                    contend_less();
-                    attempt()
-                };
-                if let Some(len) = waiter.look(wait, look)? {
-                    break len;
-                }
-                if wait == Wait::Forever {
-                    break pipe.read(room).map_err(|e| RecvError::io("read", e))?;
-                }
-                match poll([(pipe.as_fd(), Interest::Read)], wait) {
-                    Ok(Polled::Ready) => {}
-                    Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
-                    Err(error) => return Err(RecvError::io("ppoll", error)),
-                }
+            self.buffer.len() - BESIDE
+        };
+        let room = &mut self.buffer[self.end..room];
+        let room = &mut [IoSliceMut::new(room)];
+        self.end += read_some(&self.pipe, &self.notes, &mut self.waiter, room, wait)?;
+        Ok(())
+    }
+
+    /// Reads the rest of the frame at the front straight into `payload`, and says whether it is a
+    /// message. Until the frame is whole, what came of it earlier stays in front of `end`; so when
+    /// the wait is over first, what came now is put behind it, and the next call may bring any
+    /// other buffer.
+    fn read_bulk(
+        &mut self,
+        payload: &mut [u8],
+        flood: &mut Flood,
+        wait: Wait,
+    ) -> Result<bool, RecvError> {
+        self.gather(wait);
+        self.make_room(BESIDE);
+        let earlier = self.end - self.start - HEADER;
+        let mut filled = earlier;
+        let outcome = loop {
+            let rest = &mut payload[filled..];
+            let missing = rest.len();
+            let beside = &mut self.buffer[self.end..self.end + BESIDE];
+            let room = &mut [IoSliceMut::new(rest), IoSliceMut::new(beside)];
+            match read_some(&self.pipe, &self.notes, &mut self.waiter, room, wait) {
+                Ok(len) if len > missing => break Ok(len - missing),
+                Ok(len) => filled += len,
+                Err(error) => break Err(error),
+            }
+            if let Err(given_up) = flood.check(wait) {
+                break Err(given_up);
             }
         };
-        *end += len;
-        Ok(len > 0)
+        match outcome {
+            Ok(beside) if frame::is_verdict(self.buffer[self.end]) => {
+                let message = self.buffer[self.end] == frame::COMPLETE;
+                let from = self.start + HEADER;
+                payload[..earlier].copy_from_slice(&self.buffer[from..from + earlier]);
+                (self.start, self.end) = (self.end + 1, self.end + beside);
+                Ok(message)
+            }
+            Ok(_) => {
+                // As the front of what was read in, it is found corrupt, now and later.
+                let verdict = self.buffer[self.end];
+                self.put_in(&payload[earlier..]);
+                self.put_in(&[verdict]);
+                Ok(false)
+            }
+            Err(error) => {
+                self.put_in(&payload[earlier..filled]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds bytes to those that were read in.
+    fn put_in(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        let end = self.end + bytes.len();
+        self.buffer[self.end..end].copy_from_slice(bytes);
+        self.end = end;
+    }
+}
+
+/// Reads something into `room`, waiting for it as the strategy and `wait` say.
+fn read_some(
+    pipe: &Descriptor,
+    notes: &Notes,
+    waiter: &mut Waiter,
+    room: &mut [IoSliceMut<'_>],
+    wait: Wait,
+) -> Result<usize, RecvError> {
+    let len = if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
+        pipe.read_waiting(room)
+            .map_err(|e| RecvError::io("readv", e))?
+    } else {
+        loop {
+            let mut attempt = || {
+                pipe.read_now(&mut *room)
+                    .map_err(|e| RecvError::io("preadv2", e))
+            };
+            if let Some(len) = attempt()? {
+                break len;
+            }
+            if wait == Wait::Never {
+                return Err(RecvError::Empty);
+            }
+            let look = || {
+                contend_less();
+                attempt()
+            };
+            if let Some(len) = waiter.look(wait, look)? {
+                break len;
+            }
+            if wait == Wait::Forever {
+                break pipe
+                    .read_waiting(room)
+                    .map_err(|e| RecvError::io("readv", e))?;
+            }
+            match poll([(pipe.as_fd(), Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
+                Err(error) => return Err(RecvError::io("ppoll", error)),
+            }
+        }
+    };
+    // No writer is left. What there is of a frame died with its sender: none of it arrives.
+    match len {
+        0 if notes.all_senders_closed() => Err(RecvError::Closed),
+        0 => Err(RecvError::PeerDied),
+        len => Ok(len),
     }
 }
 
@@ -171,20 +263,20 @@ impl ipc_core::Receiver for Receiver {
                     buffer[..len].copy_from_slice(&self.buffer[payload..payload + len]);
                     self.start += whole;
                     self.handed_out += 1;
+                    self.in_bulk = false;
                     return Ok(len);
                 }
                 Front::Skip { whole } => self.start += whole,
                 Front::Corrupt { what } => return Err(RecvError::Corrupt { what }),
                 Front::Partial { needed } => {
                     flood.check(wait)?;
-                    self.make_room(needed);
-                    if !self.read_some(wait)? {
-                        // What is left of a frame died with its sender: none of it arrives.
-                        return Err(if self.notes.all_senders_closed() {
-                            RecvError::Closed
-                        } else {
-                            RecvError::PeerDied
-                        });
+                    let len = needed - HEADER - usize::from(needed > PIPE_BUF);
+                    if needed < BULK || len > buffer.len() {
+                        self.read_in(needed, wait)?;
+                    } else if self.read_bulk(&mut buffer[..len], &mut flood, wait)? {
+                        self.handed_out += 1;
+                        self.in_bulk = true;
+                        return Ok(len);
                     }
                 }
             }
@@ -222,7 +314,25 @@ impl Drop for Receiver {
 
 #[cfg(test)]
 mod tests {
+    use ipc_core::{Channel, Receiver as _, Sender as _};
+
     use super::*;
+    use crate::Pipe;
+
+    #[test]
+    fn long_messages_are_not_gathered_in_the_own_buffer() {
+        let (mut sender, mut receiver) = Pipe::pair(&Options::default()).unwrap();
+        let message: Vec<u8> = (0..1_000_003u32).map(|i| (i % 251) as u8).collect();
+        let mut buffer = vec![0; message.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..4).for_each(|_| sender.send(&message).unwrap()));
+            for _ in 0..4 {
+                assert_eq!(receiver.recv(&mut buffer).unwrap(), message.len());
+                assert!(buffer == message);
+            }
+        });
+        assert_eq!(receiver.buffer.len(), INTAKE + BESIDE);
+    }
 
     /// As a pipe that never runs dry makes a call do.
     fn reads_until_given_up(wait: Wait) -> (Duration, RecvError) {

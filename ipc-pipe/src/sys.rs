@@ -1,5 +1,5 @@
-//! Every system call on the pipe itself: `pipe2(2)`, `read(2)`, `write(2)`, `preadv2(2)`,
-//! `pwritev2(2)`.
+//! Every system call on the pipe itself: `pipe2(2)`, `read(2)`, `readv(2)`, `write(2)`, `writev(2)`,
+//! `preadv2(2)`, `pwritev2(2)`.
 //!
 //! `RWF_NOWAIT` makes a single call non-blocking, and the descriptor stays in blocking mode, so that a
 //! wait without a deadline is one call. Nameless pipes know the flag since Linux 6.4; a FIFO, or an
@@ -83,9 +83,8 @@ impl Descriptor {
     }
 
     /// Reads what is there; `None` when that is nothing, `Some(0)` when no writer is left.
-    pub(crate) fn read_now(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+    pub(crate) fn read_now(&self, buffers: &mut [IoSliceMut<'_>]) -> Result<Option<usize>, Errno> {
         loop {
-            let buffers = &mut [IoSliceMut::new(buffer)];
             match rustix::io::preadv2(&self.fd, buffers, HERE, self.now.get()) {
                 Ok(len) => return Ok(Some(len)),
                 Err(Errno::AGAIN) => return Ok(None),
@@ -97,9 +96,13 @@ impl Descriptor {
     }
 
     /// Reads what is there, sleeping until there is something.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    pub(crate) fn read_waiting(&self, buffers: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
         loop {
-            match rustix::io::read(&self.fd, &mut *buffer) {
+            let read = match &mut *buffers {
+                [buffer] => rustix::io::read(&self.fd, &mut **buffer),
+                _ => rustix::io::readv(&self.fd, buffers),
+            };
+            match read {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.sleep(Interest::Read)?,
                 outcome => return outcome,

@@ -180,3 +180,17 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
         .unwrap();
     child.join().expect("no SIGXFSZ");
 }
+
+#[test]
+fn a_capacity_beyond_the_largest_pipe_gets_the_largest() {
+    let largest = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap();
+    let largest: usize = largest.trim().parse().unwrap();
+    let (_reader, bare) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let Ok(granted) = fcntl_setpipe_size(&bare, largest) else {
+        eprintln!("skipped: this user's share of pages is used up");
+        return;
+    };
+    let (sender, _receiver) = Pipe::pair(&Options::default().capacity(4 * largest)).unwrap();
+    let capacity = sender.limits().depth_bytes.unwrap();
+    assert!(capacity >= granted, "{capacity} of {granted}");
+}

@@ -56,6 +56,76 @@ fn half_a_frame_is_not_a_message() {
     ));
 }
 
+/// A frame whose bytes tell where they belong.
+fn long_frame(len: usize, verdict: u8) -> Vec<u8> {
+    let mut frame = u32::try_from(len).unwrap().to_le_bytes().to_vec();
+    frame.extend((0..len).map(|at| (at % 251) as u8));
+    frame.push(verdict);
+    frame
+}
+
+#[test]
+fn a_long_message_in_pieces_survives_deadlines_changing_buffers_and_moves() {
+    const LEN: usize = 100_000;
+    let frame = long_frame(LEN, 1);
+    // In the header, behind it, in mid-payload, before the verdict.
+    let cuts = [0, 2, 4, 5, 20_000, 50_003, LEN + 3, LEN + 4, LEN + 5];
+    for patience in [Duration::ZERO, Duration::from_millis(1)] {
+        let (mut raw, mut receiver) = hostile(&Options::default());
+        let mut buffers = [vec![0; 10], vec![0; LEN], vec![0; LEN + 7]];
+        // At each piece another buffer than before, in each of the three orders.
+        for first in 0..buffers.len() {
+            for (number, cut) in cuts.windows(2).enumerate() {
+                raw.write_all(&frame[cut[0]..cut[1]]).unwrap();
+                if cut[1] == frame.len() {
+                    raw.write_all(&[5, 0, 0, 0]).unwrap();
+                    break;
+                }
+                let buffer = &mut buffers[(first + number) % 3];
+                let none = receiver.recv_timeout(buffer, patience);
+                assert!(matches!(none, Err(RecvError::TimedOut)), "{none:?}");
+                buffer.fill(0xEE);
+                assert!(matches!(receiver.try_recv(buffer), Err(RecvError::Empty)));
+                if number % 2 == 1 {
+                    receiver = Receiver::from_parts(receiver.into_parts().unwrap()).unwrap();
+                }
+            }
+            if first == 0 {
+                let small = receiver.try_recv(&mut buffers[0]);
+                assert!(
+                    matches!(small, Err(RecvError::BufferTooSmall { needed: LEN })),
+                    "{small:?}"
+                );
+            }
+            let buffer = &mut buffers[1 + first % 2];
+            assert_eq!(receiver.try_recv(buffer).unwrap(), LEN);
+            assert!(buffer[..LEN] == frame[4..LEN + 4]);
+            // What was read in beside it is the front of the next.
+            raw.write_all(b"hello").unwrap();
+            assert_eq!(receiver.try_recv(buffer).unwrap(), 5);
+            assert_eq!(&buffer[..5], b"hello");
+        }
+    }
+}
+
+#[test]
+fn the_verdict_decides_over_a_long_message() {
+    let (mut raw, mut receiver) = hostile(&Options::default());
+    let mut buffer = vec![0; 60_000];
+    raw.write_all(&long_frame(60_000, 0)).unwrap();
+    raw.write_all(&long_frame(50_000, 1)).unwrap();
+    assert_eq!(receiver.try_recv(&mut buffer).unwrap(), 50_000);
+    // So that the next is read straight to its place from its first byte.
+    raw.write_all(&long_frame(60_000, 9)).unwrap();
+    raw.write_all(&long_frame(1, 1)).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(
+            receiver.try_recv(&mut buffer),
+            Err(RecvError::Corrupt { .. })
+        ));
+    }
+}
+
 #[test]
 fn a_claimed_length_alone_costs_no_memory() {
     let (mut raw, mut receiver) = hostile(&Options::default().max_message(1 << 30));
