@@ -1,38 +1,36 @@
 //! Two processes, one file: the parent says ping, the child answers pong.
+
 use ipc_core::{Channel, Receiver as _, Sender as _};
 use ipc_process::Process;
 use ipc_shm::{Options, Receiver, Sender, SharedMemory};
 
-fn pong(mut pings: Receiver, mut pongs: Sender) {
+fn child(mut pings: Receiver, mut pongs: Sender) {
     let mut buffer = [0; 64];
     while let Ok(len) = pings.recv(&mut buffer) {
-        println!(
-            "child  {} got {:?}",
-            std::process::id(),
-            String::from_utf8_lossy(&buffer[..len])
-        );
-        pongs.send(b"pong").expect("the parent is listening");
+        let ping = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        pongs
+            .send(ping.replace("ping", "pong").as_bytes())
+            .expect("the parent listens");
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     ipc_process::init();
-    let (mut ping_tx, ping_rx) = SharedMemory::pair(&Options::default())?;
-    let (pong_tx, mut pong_rx) = SharedMemory::pair(&Options::default())?;
-    let child = Process::new(pong, (ping_rx, pong_tx)).start()?;
+    let (mut pings, ping_receiver) = SharedMemory::pair(&Options::default())?;
+    let (pong_sender, mut pongs) = SharedMemory::pair(&Options::default())?;
+    let child = Process::new(child, (ping_receiver, pong_sender)).start()?;
 
     let mut buffer = [0; 64];
-    for _ in 0..3 {
-        ping_tx.send(b"ping")?;
-        let len = pong_rx.recv(&mut buffer)?;
+    for round in 1..=3 {
+        let ping = format!("ping {round}");
+        pings.send(ping.as_bytes())?;
+        let len = pongs.recv(&mut buffer)?;
         println!(
-            "parent {} got {:?}",
-            std::process::id(),
+            "sent {ping:?}, received {:?}",
             String::from_utf8_lossy(&buffer[..len])
         );
     }
-
-    drop(ping_tx);
+    drop(pings);
     child.join()?;
     Ok(())
 }
