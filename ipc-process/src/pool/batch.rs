@@ -14,8 +14,9 @@ use super::{Imap, JobHandle, MapError, Pool, TaskError, codec, read};
 use crate::Target;
 use crate::spawn::trampoline::place_of;
 
-/// A chunk is not made longer than this, whatever the number of its items.
-const LONG: usize = 4 << 20;
+/// A chunk is not made longer than this, whatever the number of its items: a message of this length
+/// costs what copying it does, and its memfd serves again.
+const LONG: usize = 1 << 20;
 
 /// So many tasks, or so many bytes of them, are submitted together, so that workers begin while
 /// the next are being encoded.
