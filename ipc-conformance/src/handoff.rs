@@ -1,10 +1,13 @@
 //! Ends that move: to another process, from there to a third, and to another thread.
 
-use ipc_core::{Channel, End, Handoff as _, Receiver as _, RecvError, Retention, Sender as _};
+use ipc_core::{
+    Channel, End, Handoff as _, Receiver as _, RecvError, Retention, Sender as _, WaitStrategy,
+};
 
 use crate::board::Gate;
 use crate::content;
-use crate::harness::{Case, crosses, longest, pair};
+use crate::fork::dropped_in_a_child;
+use crate::harness::{Case, crosses, longest, pair, small};
 use crate::list::cases;
 
 /// Sends its message, hands the sender on, and so on until the last.
@@ -163,5 +166,33 @@ cases! {
         });
         sender.join().expect("the sender");
         receiver.join().expect("the receiver");
+    }
+
+    /// A child made by a bare `fork(2)` that ends runs the destructors of its parent's ends. They
+    /// go on, and the death of the process that then has the sender is told as what it is.
+    fn a_forked_copy_that_is_dropped_closes_nothing(case) {
+        for strategy in [WaitStrategy::Block, WaitStrategy::Adaptive] {
+            let mut ends = small::<C>(strategy);
+            let mut buffer = [0; 64];
+            for number in 0..3 {
+                case.step(&format!("sending message {number}"));
+                let (tx, rx) = &mut ends;
+                tx.send(&content::message(number, 8)).unwrap_or_else(|e| panic!("{number}: {e}"));
+                case.step(&format!("receiving message {number}"));
+                let got = rx.recv(&mut buffer).unwrap_or_else(|e| panic!("not {number}: {e}"));
+                content::check(number, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
+                case.step("forking");
+                ends = dropped_in_a_child(ends);
+            }
+            let (tx, mut rx) = ends;
+            let nothing = rx.try_recv(&mut buffer);
+            assert!(matches!(nothing, Err(RecvError::Empty)), "{nothing:?}");
+            if crosses::<C>() {
+                case.hold("holder", tx).kill();
+                case.step("receiving the death");
+                let end = rx.recv(&mut buffer);
+                assert!(matches!(end, Err(RecvError::PeerDied)), "{end:?}");
+            }
+        }
     }
 }

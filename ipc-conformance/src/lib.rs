@@ -4,6 +4,7 @@ mod allocations;
 mod board;
 mod broken;
 mod content;
+mod fork;
 mod harness;
 mod in_process;
 mod list;

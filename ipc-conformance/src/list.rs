@@ -83,6 +83,7 @@ macro_rules! conformance_tests {
                 parts_that_are_no_end_are_refused
                 ends_that_cannot_leave_their_process_say_so
                 ends_work_from_other_threads
+                a_forked_copy_that_is_dropped_closes_nothing
             }
             resources {
                 ten_thousand_channels_leave_nothing_behind

@@ -1,7 +1,6 @@
 //! The least channel between processes that keeps the contract: a `SOCK_SEQPACKET` pair carries
 //! the messages and a lifeline the farewell.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,9 +8,9 @@ use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::rendezvous::{self, RendezvousListener};
 use ipc_core::wait::{Interest, poll};
 use ipc_core::{
-    Arity, BackPressure, Boundaries, Capabilities, Channel, Consumers, DeathNotice, Empty, Handoff,
-    Limit, Limits, Name, OpenError, Order, Parts, Pollable, Readiness, Receiver, RecvError,
-    Retention, SendError, Sender, Tunable, Wait, WaitStrategy,
+    Arity, BackPressure, Boundaries, Capabilities, Channel, Consumers, Custody, DeathNotice, Empty,
+    Handoff, Limit, Limits, Name, OpenError, Order, Parts, Pollable, Readiness, Receiver,
+    RecvError, Retention, SendError, Sender, Tunable, Wait, WaitStrategy,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -97,7 +96,7 @@ impl Channel for Reference {
 struct Link {
     socket: OwnedFd,
     lifeline: Lifeline,
-    released: Cell<bool>,
+    custody: Custody,
 }
 
 impl Link {
@@ -105,7 +104,7 @@ impl Link {
         Self {
             socket,
             lifeline,
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -154,7 +153,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.lifeline.farewell();
         }
     }
@@ -280,7 +279,7 @@ macro_rules! common {
             }
 
             fn release(&self) {
-                self.0.released.set(true);
+                self.0.custody.release();
             }
 
             fn from_parts(parts: Parts) -> Result<Self, OpenError> {

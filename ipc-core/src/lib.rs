@@ -6,6 +6,7 @@ compile_error!("these crates speak to the Linux kernel");
 
 mod capabilities;
 mod channel;
+mod custody;
 mod duplex;
 mod error;
 pub mod handoff;
@@ -26,6 +27,7 @@ pub use capabilities::{
     Retention,
 };
 pub use channel::{Channel, Listener, Pollable, Receiver, Sender, TryClone, Tunable};
+pub use custody::Custody;
 pub use duplex::{Duplex, DuplexOf, RequestError, duplex};
 pub use error::{Limit, OpenError, RecvError, SendError};
 #[cfg(feature = "serde")]

@@ -19,7 +19,7 @@ use rustix::net::{
 
 use crate::lifeline::Lifeline;
 use crate::wait::{Interest, Polled, poll};
-use crate::{Handoff, Listener, Name, OpenError, Parts, Wait};
+use crate::{Custody, Handoff, Listener, Name, OpenError, Parts, Wait};
 
 /// How long a connector may take to say what it brings, lest a silent one holds up the others.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,8 +37,7 @@ pub struct RendezvousListener<R> {
     name: Name,
     /// Device and inode of the socket file, so that a drop removes only what this listener made.
     identity: (u64, u64),
-    /// A forked child's copy must not remove the name of its parent.
-    owner: rustix::process::Pid,
+    custody: Custody,
     receiver: PhantomData<fn() -> R>,
 }
 
@@ -57,13 +56,12 @@ impl<R: Handoff> RendezvousListener<R> {
     /// As [`Channel::listen`](crate::Channel::listen).
     pub fn bind(name: &Name, kind: &'static str) -> Result<Self, OpenError> {
         let (socket, identity) = bind_socket(name)?;
-        let owner = rustix::process::getpid();
         Ok(Self {
             socket,
             kind,
             name: name.clone(),
             identity,
-            owner,
+            custody: Custody::new(),
             receiver: PhantomData,
         })
     }
@@ -96,7 +94,7 @@ impl<R: Handoff> Listener for RendezvousListener<R> {
 
 impl<R> Drop for RendezvousListener<R> {
     fn drop(&mut self) {
-        if self.owner == rustix::process::getpid() {
+        if self.custody.is_ours() {
             release_socket(&self.name, self.identity);
         }
     }

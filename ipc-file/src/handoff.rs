@@ -136,7 +136,7 @@ impl Handoff for Sender {
     }
 
     fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
@@ -167,7 +167,7 @@ impl Handoff for Receiver {
     }
 
     fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {

@@ -225,8 +225,10 @@ impl ipc_core::Sender for Log {
 impl Drop for Log {
     /// Says farewell to the followers, so that they see `Closed` and not `PeerDied`.
     fn drop(&mut self) {
-        self.journal.close(self.durability == Durability::PowerLoss);
-        self.host.wake();
+        if self.host.is_ours() {
+            self.journal.close(self.durability == Durability::PowerLoss);
+            self.host.wake();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 
 use ipc_core::wait::{Interest, poll};
-use ipc_core::{Limit, OpenError, Wait};
+use ipc_core::{Custody, Limit, OpenError, Wait};
 use rustix::event::epoll;
 use rustix::fs::{Timestamps, UTIME_NOW, inotify};
 use rustix::io::Errno;
@@ -31,6 +31,7 @@ pub(crate) struct Host {
     map: Map,
     /// Its lock keeps other writers away, its end is what followers learn of.
     life: OwnedFd,
+    custody: Custody,
 }
 
 impl Host {
@@ -40,7 +41,17 @@ impl Host {
         directory::lock(life.as_fd())?;
         let page = directory.control(true, LEN)?;
         let map = Map::new(page.as_fd(), LEN as usize, Access::Write).map_err(Fault::map)?;
-        Ok(Self { page, map, life })
+        Ok(Self {
+            page,
+            map,
+            life,
+            custody: Custody::new(),
+        })
+    }
+
+    /// Whether this process is the writer, rather than a child that was forked off it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.custody.is_ours()
     }
 
     /// Wakes all followers that sleep; one load if none does.
@@ -59,7 +70,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        directory::unlock(self.life.as_fd());
+        // Of the open file description, so a forked child's copy would free it for the parent.
+        if self.is_ours() {
+            directory::unlock(self.life.as_fd());
+        }
     }
 }
 

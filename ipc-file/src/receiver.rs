@@ -1,10 +1,9 @@
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use ipc_core::lifeline::Peer;
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, Pollable, RecvError, Wait, Waiter};
+use ipc_core::{Custody, Limits, Pollable, RecvError, Wait, Waiter};
 
 use crate::control::{announce, wakes};
 use crate::cursor::{Cursor, Found};
@@ -19,7 +18,7 @@ pub struct Receiver {
     pub(crate) link: Link,
     pub(crate) waiter: Waiter,
     watch: Watch,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
 }
 
 impl Receiver {
@@ -29,7 +28,7 @@ impl Receiver {
             link,
             waiter,
             watch: Watch::default(),
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -170,7 +169,7 @@ impl Pollable for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.link.control.reader_closed().store(1, Release);
             self.link.lifeline.farewell();
         }

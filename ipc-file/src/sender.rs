@@ -1,11 +1,10 @@
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use ipc_core::lifeline::Peer;
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, Pollable, SendError, Wait, Waiter};
+use ipc_core::{Custody, Limits, Pollable, SendError, Wait, Waiter};
 
 use crate::control::{announce, wakes};
 use crate::link::Link;
@@ -30,7 +29,7 @@ pub struct Sender {
     /// The receiver is known to be gone, and stays so.
     gone: bool,
     watch: Watch,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
 }
 
 impl Sender {
@@ -44,7 +43,7 @@ impl Sender {
             checked: 0,
             gone: false,
             watch: Watch::default(),
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -238,7 +237,7 @@ impl Pollable for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.link.control.writer_closed().store(1, Release);
             self.link.lifeline.farewell();
         }

@@ -1,9 +1,8 @@
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 use rustix::event::epoll;
 
 use crate::flow::Flow;
@@ -25,7 +24,7 @@ pub struct Receiver {
     gone: Option<Peer>,
     /// `None` until the first sleep inside the queue, `Some(None)` where there can be none.
     guard: Option<Option<Guard>>,
-    released: Cell<bool>,
+    custody: Custody,
 }
 
 impl Receiver {
@@ -38,7 +37,7 @@ impl Receiver {
             watch: Watch::default(),
             gone: None,
             guard: None,
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -154,7 +153,7 @@ impl Receiver {
     }
 
     pub(crate) fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 }
 
@@ -194,7 +193,7 @@ impl Drop for Receiver {
         if let Some(guard) = self.guard.take().flatten() {
             guard.dismiss(&self.lifeline);
         }
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.lifeline.farewell();
         }
     }

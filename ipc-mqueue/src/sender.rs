@@ -1,9 +1,10 @@
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limit, Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter};
+use ipc_core::{
+    Custody, Limit, Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter,
+};
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -35,7 +36,7 @@ pub struct Sender {
     checked: Option<Timespec>,
     /// `None` until the first sleep inside the queue, `Some(None)` where there can be none.
     guard: Option<Option<Guard>>,
-    released: Cell<bool>,
+    custody: Custody,
 }
 
 /// A queue takes messages for a dead receiver as long as there is room. So the lifeline is looked
@@ -59,7 +60,7 @@ impl Sender {
             gone: None,
             checked: None,
             guard: None,
-            released: Cell::new(false),
+            custody: Custody::new(),
         })
     }
 
@@ -202,7 +203,7 @@ impl Sender {
     }
 
     pub(crate) fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 }
 
@@ -237,7 +238,7 @@ impl Drop for Sender {
         if let Some(guard) = self.guard.take().flatten() {
             guard.dismiss(&self.lifeline);
         }
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.lifeline.farewell();
         }
     }

@@ -95,8 +95,13 @@ impl Guard {
         self.gone.load(Ordering::SeqCst)
     }
 
-    /// Ends the watch, before the lifeline is closed: a handed-off copy of it would keep it.
+    /// Ends the watch, before the lifeline is closed: a handed-off copy of it would keep it. In a
+    /// forked child it does nothing: the set that `epoll_ctl(2)` changes is the parent's too, and
+    /// the lock may have been held by a thread that the child does not have.
     pub(crate) fn dismiss(self, lifeline: &Lifeline) {
+        if !self.sentinel.is_here() {
+            return;
+        }
         let mut watched = self.sentinel.watched();
         let _ = epoll::delete(&self.sentinel.epoll, lifeline);
         watched.1.remove(&self.id);
@@ -116,7 +121,11 @@ impl Sentinel {
         static STARTED: OnceLock<bool> = OnceLock::new();
         let started = *STARTED
             .get_or_init(|| sys::spawn_deaf("ipc-mqueue", || sentinel.keep_watch()).is_ok());
-        (started && sentinel.process == rustix::process::getpid()).then_some(sentinel)
+        (started && sentinel.is_here()).then_some(sentinel)
+    }
+
+    fn is_here(&self) -> bool {
+        self.process == rustix::process::getpid()
     }
 
     fn watched(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Watched>)> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Name, NameLock, OpenError, Wait, check_ownership};
+use ipc_core::{Custody, Name, NameLock, OpenError, Wait, check_ownership};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -27,8 +27,7 @@ pub struct Listener {
     name: Name,
     options: Options,
     fifo: Fifo,
-    /// A forked child's copy must not remove the name of its parent.
-    owner: rustix::process::Pid,
+    custody: Custody,
 }
 
 #[derive(Debug)]
@@ -49,12 +48,11 @@ impl Listener {
             remove(&lock)?;
         }
         let fifo = Fifo::make(&lock)?;
-        let owner = rustix::process::getpid();
         Ok(Self {
             name: name.clone(),
             options: options.clone(),
             fifo,
-            owner,
+            custody: Custody::new(),
         })
     }
 }
@@ -82,7 +80,7 @@ impl ipc_core::Listener for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if self.owner == rustix::process::getpid()
+        if self.custody.is_ours()
             && let Ok(lock) = self.name.lock()
             && let Ok(stat) = rustix::fs::lstat(lock.path())
             && (stat.st_dev, stat.st_ino) == self.fifo.identity

@@ -1,10 +1,9 @@
-use std::cell::Cell;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 
 use crate::Options;
 use crate::frame::{self, Front, HEADER, PIPE_BUF};
@@ -30,7 +29,7 @@ pub struct Receiver {
     pub(crate) waiter: Waiter,
     pub(crate) max_message: usize,
     pub(crate) capacity: usize,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
     /// Bytes read in and not yet handed out are `buffer[start..end]`.
     pub(crate) buffer: Vec<u8>,
     pub(crate) start: usize,
@@ -51,7 +50,7 @@ impl Receiver {
             waiter: Waiter::new(options.strategy),
             max_message: options.max_message,
             capacity,
-            released: Cell::new(false),
+            custody: Custody::new(),
             buffer: vec![0; INTAKE + BESIDE],
             start: 0,
             end: 0,
@@ -306,7 +305,7 @@ impl AsFd for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.notes.receiver_closed();
         }
     }

@@ -1,9 +1,8 @@
-use std::cell::Cell;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 
 use crate::Options;
@@ -24,7 +23,7 @@ pub struct Sender {
     /// The long frame that was left short at its deadline; the rest of it goes out before
     /// anything else.
     pub(crate) abandoned: Option<Abandoned>,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
     /// Short frames are put together here, so that one write carries them.
     scratch: Box<[u8; PIPE_BUF]>,
 }
@@ -49,7 +48,7 @@ impl Sender {
             capacity,
             shared: false,
             abandoned: None,
-            released: Cell::new(false),
+            custody: Custody::new(),
             scratch: Box::new([0; PIPE_BUF]),
         }
     }
@@ -82,7 +81,7 @@ impl Sender {
             capacity: self.capacity,
             shared: true,
             abandoned: None,
-            released: Cell::new(false),
+            custody: Custody::new(),
             scratch: Box::new([0; PIPE_BUF]),
         })
     }
@@ -293,7 +292,7 @@ impl AsFd for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.notes.sender_closed();
         }
     }

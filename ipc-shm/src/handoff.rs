@@ -22,7 +22,7 @@ impl Handoff for Sender {
     }
 
     fn release(&self) {
-        self.link.released.set(true);
+        self.link.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
@@ -39,7 +39,7 @@ impl Handoff for Receiver {
     }
 
     fn release(&self) {
-        self.link.released.set(true);
+        self.link.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {

@@ -1,11 +1,10 @@
 //! What both ends have beside the ring: the doorbells, and how they wait.
 
-use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::fence;
 use std::time::Duration;
 
-use ipc_core::{Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
@@ -83,7 +82,7 @@ pub(crate) struct Link {
     asked: i64,
     /// The processor that this end was last seen to run on.
     cpu: u32,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
 }
 
 impl Link {
@@ -104,7 +103,7 @@ impl Link {
             gone: None,
             asked: coarse_ms(),
             cpu: NOWHERE,
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -267,11 +266,11 @@ impl Link {
         }
     }
 
-    /// Closes this end in good order, unless it lives on elsewhere. A peer that sleeps is rung for:
+    /// Closes this end in good order, unless it lives on elsewhere; see [`Custody`]. A peer that sleeps is rung for:
     /// the doorbell's hang-up may not follow, because a process that was forked off meanwhile
     /// holds the descriptors too.
     pub(crate) fn close(&mut self, side: &impl Side) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.sleeper.close(&side.mine().state);
             // Between saying and looking, as after publishing.
             fence(Ordering::SeqCst);

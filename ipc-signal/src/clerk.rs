@@ -158,6 +158,12 @@ impl Clerk {
         }
     }
 
+    /// In a forked child, where there is no such thread to wait for: a drop then leaves that of the
+    /// parent alone.
+    pub(crate) fn forsake(&mut self) {
+        std::mem::forget(self.handle.take());
+    }
+
     /// Ends the thread. From then on its pidfd answers ESRCH.
     pub(crate) fn stop(&mut self) {
         let Some(handle) = self.handle.take() else {

@@ -109,7 +109,7 @@ impl Handoff for Sender {
     }
 
     fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {

@@ -118,6 +118,15 @@ impl Post {
         }
     }
 
+    /// In a forked child: lets go of what only the parent has, its timer and its thread.
+    pub(crate) fn forsake(&mut self) {
+        match &mut self.way {
+            // The number may be that of another timer here (`timer_create(2)`).
+            Way::Direct(ticker) => std::mem::forget(ticker.take()),
+            Way::Clerk(clerk) => clerk.forsake(),
+        }
+    }
+
     /// Takes what has arrived out of the queue and counts all that ever did, modulo 2^32: what
     /// comes later is the sender's to send again.
     pub(crate) fn close(&mut self) -> u32 {

@@ -1,8 +1,8 @@
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 use ipc_core::lifeline::{Lifeline, Peer};
-use ipc_core::{Limits, OpenError, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Limits, OpenError, RecvError, Wait, WaitStrategy, Waiter};
 
 use crate::notice;
 use crate::post::{Found, Post};
@@ -16,7 +16,7 @@ pub struct Receiver {
     pub(crate) window: u32,
     pub(crate) signal: Option<u8>,
     pub(crate) waiter: Waiter,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
     /// A message that did not fit the buffer.
     kept: Option<Word>,
     /// Received since the last notice of it.
@@ -44,7 +44,7 @@ impl Receiver {
             window,
             signal,
             waiter: Waiter::new(strategy),
-            released: Cell::new(false),
+            custody: Custody::new(),
             kept: None,
             taken: 0,
             end: None,
@@ -59,7 +59,7 @@ impl Receiver {
             // Nobody listens any more: then nothing is sent here either.
             let _ = notice::withdraw(&self.notices, arrived, post.nonce);
         }
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn fetch(&mut self, wait: Wait) -> Result<Word, RecvError> {
@@ -123,8 +123,11 @@ impl ipc_core::Receiver for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             self.lifeline.farewell();
+        } else if let Some(post) = self.post.get_mut() {
+            // A release would have taken it: this is a forked child's copy.
+            post.forsake();
         }
     }
 }

@@ -1,10 +1,9 @@
-use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Limits, SendError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Limits, SendError, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 
 use crate::history::History;
@@ -36,7 +35,7 @@ pub struct Sender {
     gone: bool,
     pub(crate) history: History,
     pub(crate) waiter: Waiter,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
     looked: Instant,
     end: Option<End>,
 }
@@ -82,7 +81,7 @@ impl Sender {
             gone: false,
             history,
             waiter: Waiter::new(strategy),
-            released: Cell::new(false),
+            custody: Custody::new(),
             looked: Instant::now(),
             end: None,
         }
@@ -287,7 +286,7 @@ impl ipc_core::Sender for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             // Whatever stands in the way, the receiver learns of the end.
             let _ = self.settle();
             self.lifeline.farewell();

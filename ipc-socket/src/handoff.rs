@@ -45,7 +45,7 @@ impl Handoff for Sender {
     }
 
     fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
@@ -102,7 +102,7 @@ impl Handoff for Receiver {
     }
 
     fn release(&self) {
-        self.released.set(true);
+        self.custody.release();
     }
 
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipc_core::rendezvous::{accept_one, bind_socket, connect_socket, release_socket};
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Name, OpenError, Wait};
+use ipc_core::{Custody, Name, OpenError, Wait};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -18,8 +18,7 @@ pub struct Listener {
     socket: OwnedFd,
     place: Place,
     options: Options,
-    /// A forked child's copy must not remove the name of its parent.
-    owner: rustix::process::Pid,
+    custody: Custody,
 }
 
 enum Place {
@@ -51,12 +50,11 @@ impl Listener {
             Address::Abstract(name) => (bind_abstract(name)?, Place::Abstract),
             Address::Tcp(host) => bind_tcp(host)?,
         };
-        let owner = rustix::process::getpid();
         Ok(Self {
             socket,
             place,
             options: options.clone(),
-            owner,
+            custody: Custody::new(),
         })
     }
 
@@ -121,7 +119,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Place::Path(name, identity) = &self.place
-            && self.owner == rustix::process::getpid()
+            && self.custody.is_ours()
         {
             release_socket(name, *identity);
         }

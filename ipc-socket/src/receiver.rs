@@ -1,10 +1,9 @@
-use std::cell::Cell;
 use std::fmt;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::Interest;
-use ipc_core::{Limits, Pacer, Pollable, RecvError, Wait, Waiter};
+use ipc_core::{Custody, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
@@ -20,7 +19,7 @@ pub struct Receiver {
     pub(crate) transport: Transport,
     pub(crate) waiter: Waiter,
     pub(crate) intake: Intake,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
     pacer: Pacer,
     /// Messages of the last call that were handed out.
     handed_out: usize,
@@ -37,7 +36,7 @@ impl Receiver {
             transport,
             waiter: Waiter::new(options.wait_strategy),
             intake: Intake::new(options.max_message, options.descriptors),
-            released: Cell::new(false),
+            custody: Custody::new(),
             pacer: Pacer::default(),
             handed_out: 0,
         }
@@ -202,7 +201,7 @@ impl AsFd for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if !self.released.get() {
+        if self.custody.is_ours() {
             farewell::tell(self.socket.as_fd());
         }
     }

@@ -1,10 +1,9 @@
-use std::cell::Cell;
 use std::fmt;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::Interest;
-use ipc_core::{Limit, Limits, Pollable, SendError, Wait, Waiter};
+use ipc_core::{Custody, Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone, Owed};
@@ -27,7 +26,7 @@ pub struct Sender {
     /// What a message that was given up half way still owes to the stream.
     pub(crate) owed: Owed,
     pub(crate) gone: Option<Gone>,
-    pub(crate) released: Cell<bool>,
+    pub(crate) custody: Custody,
 }
 
 /// Up to here a copy beside the header is cheaper than a second slice.
@@ -50,7 +49,7 @@ impl Sender {
             scratch: vec![0; HEADER + WHOLE_MAX].into_boxed_slice(),
             owed: Owed::default(),
             gone: None,
-            released: Cell::new(false),
+            custody: Custody::new(),
         }
     }
 
@@ -316,10 +315,9 @@ impl AsFd for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if self.released.get() || self.gone.is_some() {
-            return;
+        if self.gone.is_none() && self.custody.is_ours() {
+            farewell::say(self.socket.as_fd(), &mut self.owed);
         }
-        farewell::say(self.socket.as_fd(), &mut self.owed);
     }
 }
 
