@@ -54,6 +54,33 @@ thread_local! {
     static TABLE: RefCell<Option<Vec<Option<OwnedFd>>>> = const { RefCell::new(None) };
 }
 
+/// The time of one encoding or decoding. Also when that panics, its descriptors are closed and the
+/// one around it goes on with its own.
+#[cfg(feature = "serde")]
+struct Table {
+    outer: Option<Vec<Option<OwnedFd>>>,
+}
+
+#[cfg(feature = "serde")]
+impl Table {
+    fn begin(descriptors: Vec<Option<OwnedFd>>) -> Self {
+        Self {
+            outer: TABLE.replace(Some(descriptors)),
+        }
+    }
+
+    fn end(self) -> Vec<Option<OwnedFd>> {
+        TABLE.take().unwrap_or_default()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl Drop for Table {
+    fn drop(&mut self) {
+        TABLE.set(self.outer.take());
+    }
+}
+
 /// Why a value could not be encoded or decoded.
 #[cfg(feature = "serde")]
 #[derive(Debug)]
@@ -78,21 +105,18 @@ impl std::error::Error for CodecError {
 /// dropped.
 #[cfg(feature = "serde")]
 pub fn gather<T>(serialize: impl FnOnce() -> T) -> (T, Vec<OwnedFd>) {
-    let outer = TABLE.replace(Some(Vec::new()));
+    let table = Table::begin(Vec::new());
     let written = serialize();
-    let table = TABLE.replace(outer).unwrap_or_default();
-    (written, table.into_iter().flatten().collect())
+    let descriptors = table.end();
+    (written, descriptors.into_iter().flatten().collect())
 }
 
 /// Runs `deserialize`, which may take channel ends with these descriptors out of what it reads.
 /// Descriptors that no end claimed are closed.
 #[cfg(feature = "serde")]
 pub fn scatter<T>(descriptors: Vec<OwnedFd>, deserialize: impl FnOnce() -> T) -> T {
-    let table = descriptors.into_iter().map(Some).collect();
-    let outer = TABLE.replace(Some(table));
-    let read = deserialize();
-    TABLE.set(outer);
-    read
+    let _table = Table::begin(descriptors.into_iter().map(Some).collect());
+    deserialize()
 }
 
 /// Encodes a value with the channel ends inside it, by `postcard`. The ends leave the value: it
