@@ -30,6 +30,8 @@ fn use_up_pages() -> Option<Vec<(OwnedFd, OwnedFd)>> {
     for _ in 0..soft * PAGE / largest + soft {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         if fcntl_getpipe_size(&writer).ok()? < 16 * PAGE {
+            // Less than a usual pipe is left: small ones use that up, too.
+            pipes.extend((0..16).map_while(|_| pipe_with(PipeFlags::CLOEXEC).ok()));
             return Some(pipes);
         }
         let _ = fcntl_setpipe_size(&writer, largest);
