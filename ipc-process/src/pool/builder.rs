@@ -6,10 +6,10 @@ use ipc_core::Wait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::link::WorkerEnd;
 use super::shared::Shared;
 use super::worker::{Initialized, Serve};
 use super::{BuildError, Pool, TaskError, callbacks, manager, task};
+use crate::descriptor::Descriptor;
 use crate::{Limits, Process, StartError, StartMethod, Target};
 
 /// Whether a task whose worker ended is tried again.
@@ -58,7 +58,7 @@ type Worker = Process<Result<(), String>>;
 
 /// Starts a worker with its end of the link.
 pub(super) type Launch =
-    Box<dyn Fn(&Options, WorkerEnd) -> Result<Worker, StartError> + Send + Sync>;
+    Box<dyn Fn(&Options, Descriptor) -> Result<Worker, StartError> + Send + Sync>;
 
 /// A [`Pool`] that does not exist yet.
 #[must_use = "nothing exists until build()"]

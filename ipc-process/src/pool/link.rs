@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ipc_core::{Handoff, OpenError, Parts, Wait, WaitStrategy, Waiter};
+use ipc_core::{Parts, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -15,6 +15,7 @@ use rustix::net::{
 
 use super::long::{self, Memfds};
 use crate::control::{MAX_DESCRIPTORS, MAX_INLINE};
+use crate::descriptor::Descriptor;
 
 /// Length of the body, kind, whether the body is in a memfd, number of descriptors, id, word, and
 /// the id of the last frame whose long body was read.
@@ -131,17 +132,18 @@ impl AsFd for Link {
 }
 
 impl Link {
-    pub(super) fn pair() -> Result<(Self, WorkerEnd), Errno> {
+    /// The pool's end, and the worker's on its way to the worker.
+    pub(super) fn pair() -> Result<(Self, Descriptor), Errno> {
         let (a, b) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
             SocketFlags::CLOEXEC,
             None,
         )?;
-        Ok((Self::new(a), WorkerEnd(b)))
+        Ok((Self::new(a), Descriptor(b)))
     }
 
-    fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
             buffer: vec![0; BUFFER].into_boxed_slice(),
@@ -401,37 +403,6 @@ fn send_with(
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)
 }
 
-/// The worker's end on its way to the worker.
-#[derive(Debug)]
-pub(super) struct WorkerEnd(OwnedFd);
-
-impl WorkerEnd {
-    pub(super) fn into_link(self) -> Link {
-        Link::new(self.0)
-    }
-}
-
-impl Handoff for WorkerEnd {
-    fn to_parts(&self) -> io::Result<Parts> {
-        Ok(Parts {
-            descriptors: vec![self.0.try_clone()?],
-            data: Vec::new(),
-        })
-    }
-
-    fn release(&self) {}
-
-    fn from_parts(parts: Parts) -> Result<Self, OpenError> {
-        let [socket] =
-            <[OwnedFd; 1]>::try_from(parts.descriptors).map_err(|_| OpenError::Untrusted {
-                what: "not one descriptor",
-            })?;
-        Ok(Self(socket))
-    }
-}
-
-ipc_core::impl_serde_handoff!(WorkerEnd);
-
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
@@ -440,7 +411,7 @@ mod tests {
 
     fn pair() -> (Link, Link) {
         let (link, end) = Link::pair().unwrap();
-        (link, end.into_link())
+        (link, Link::new(end.0))
     }
 
     /// Takes in all there is and the frames of it.

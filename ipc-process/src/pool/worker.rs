@@ -12,8 +12,9 @@ use ipc_core::{Parts, Wait};
 use serde::de::DeserializeOwned;
 
 use super::codec::MAX_MESSAGE;
-use super::link::{Frame, Kind, Link, Received, WorkerEnd};
+use super::link::{Frame, Kind, Link, Received};
 use crate::bytes::decode;
+use crate::descriptor::Descriptor;
 use crate::spawn::trampoline::{Called, at_place};
 use crate::{Target, panic};
 
@@ -60,7 +61,7 @@ impl<I: Copy, A> Clone for Serve<I, A> {
 
 impl<I: Copy, A> Copy for Serve<I, A> {}
 
-impl<I, A> Target<(WorkerEnd, Vec<u8>)> for Serve<I, A>
+impl<I, A> Target<(Descriptor, Vec<u8>)> for Serve<I, A>
 where
     I: Target<A>,
     I::Output: Initialized,
@@ -69,8 +70,8 @@ where
     /// `Err`: what the initializer said.
     type Output = Result<(), String>;
 
-    fn call(self, (end, arguments): (WorkerEnd, Vec<u8>)) -> Result<(), String> {
-        let mut link = end.into_link();
+    fn call(self, (end, arguments): (Descriptor, Vec<u8>)) -> Result<(), String> {
+        let mut link = Link::new(end.0);
         let arguments = Parts {
             descriptors: Vec::new(),
             data: arguments,
