@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::reap::{Child, Role};
-use crate::spawn::{Spawn, executable};
+use crate::spawn::{Spawn, executable, sys};
 use crate::stdio::Stdio;
 use crate::{StartError, child, handshake, supervisor};
 use alike::Alike;
@@ -99,10 +99,15 @@ pub(crate) fn refill() {
     }
 }
 
-/// Moves a process that waited into the group that this one belongs to: setpgid(2).
+/// Moves a process that waited into the group that this one belongs to: setpgid(2). Into one of
+/// another PID namespace it cannot be moved, and need not be: see the server's start.
 pub(crate) fn join_group(child: &Child) -> rustix::io::Result<()> {
-    let group = rustix::process::getpgrp();
-    rustix::process::setpgid(Pid::from_raw(child.pid.cast_signed()), Some(group))
+    match sys::own_group() {
+        Some(group) => {
+            rustix::process::setpgid(Pid::from_raw(child.pid.cast_signed()), Some(group))
+        }
+        None => Ok(()),
+    }
 }
 
 impl Zygote {

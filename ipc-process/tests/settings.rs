@@ -6,11 +6,11 @@ mod common;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{BOTH, eventually, forever};
+use common::{BOTH, eventually, forever, own_group};
 use ipc_process::{
     Context, JoinError, Limits, Process, Run, StartError, Stdio, active_children, parent_process,
 };
-use rustix::process::{Resource, getpgrp, getrlimit};
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 ipc_process::test_support!();
@@ -23,7 +23,7 @@ fn directory_limits_and_group_are_as_asked() {
             getrlimit(Resource::As).current,
             getrlimit(Resource::Cpu).current,
             getrlimit(Resource::Nofile).current,
-            getpgrp().as_raw_pid(),
+            own_group(),
         )
     }
     for method in BOTH {
@@ -56,7 +56,7 @@ fn directory_limits_and_group_are_as_asked() {
         let (directory, memory, _, _, group) = plain.join().unwrap();
         assert_eq!(directory, std::env::current_dir().unwrap(), "{method:?}");
         assert_eq!(memory, getrlimit(Resource::As).current, "{method:?}");
-        assert_eq!(group, getpgrp().as_raw_pid(), "{method:?}");
+        assert_eq!(group, own_group(), "{method:?}");
     }
 }
 

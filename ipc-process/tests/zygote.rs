@@ -9,7 +9,9 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use common::{BOTH, Fd, ends, eventually, forever, method_of, number_of, state_of, watch};
+use common::{
+    BOTH, Fd, ends, eventually, forever, method_of, number_of, own_group, state_of, watch,
+};
 use ipc_process::{Process, StartMethod, Unstarted};
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +101,7 @@ fn inherited() -> Inherited {
         variable: std::env::var("IPC_TEST_INHERITED").ok(),
         umask: u32::from_str_radix(umask.trim_start_matches("Umask:").trim(), 8).unwrap(),
         files: files.current,
-        group: rustix::process::getpgrp().as_raw_pid(),
+        group: own_group(),
         ignored: line("SigIgn:"),
         blocked: line("SigBlk:"),
         streams: (0..3)
@@ -232,11 +234,47 @@ fn nothing_is_left_a_second_after_the_program_was_killed() {
     }
 }
 
+/// As for a program that a container's runtime, or unshare(1), made the first of its PID namespace.
+#[test]
+fn a_group_and_a_session_of_another_pid_namespace_serve_as_well() {
+    const INSIDE: &str = "IPC_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        assert_eq!(own_group(), 0);
+        for _ in 0..3 {
+            assert_eq!(zygote(own_group, ()).start().unwrap().join().unwrap(), 0);
+        }
+        rustix::process::setpgid(None, None).unwrap();
+        let moved = zygote(own_group, ()).start().unwrap();
+        assert_eq!(moved.join().unwrap(), own_group());
+        return;
+    }
+    let skipped = alone(|| {
+        // SAFETY: concerns the processes that this one makes from now on: one.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } == -1 {
+            return true;
+        }
+        let inside = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_group_and_a_session_of_another_pid_namespace_serve_as_well",
+            ])
+            .env(INSIDE, "")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&inside.stdout).into_owned();
+        assert!(inside.status.success(), "{told}");
+        false
+    });
+    if skipped {
+        eprintln!("skipped: a PID namespace is not allowed here");
+    }
+}
+
 #[test]
 fn the_terminal_reaches_processes_but_not_the_server() {
     alone(|| {
         rustix::process::setpgid(None, None).unwrap();
-        let own = rustix::process::getpgrp();
+        let own = rustix::process::Pid::from_raw(own_group()).unwrap();
         let wait = || zygote(|| -> () { forever() }, ()).daemon(true);
         let (ours, alone) = (
             wait().start().unwrap(),

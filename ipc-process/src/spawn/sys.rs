@@ -1,5 +1,5 @@
 //! The remaining calls that have no safe form: ioctl_pidfs(2) PIDFD_GET_INFO, epoll_wait(2),
-//! atexit(3), taking over a descriptor by its number.
+//! atexit(3), taking over a descriptor by its number, a group or session that is none of ours.
 #![expect(unsafe_code, reason = "C interfaces")]
 
 use std::ffi::{CStr, OsStr, c_int};
@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
@@ -135,6 +136,20 @@ pub(crate) fn at_exit(hook: extern "C" fn()) {
     // SAFETY: the hook is a plain function that does not unwind. Failure (no memory) leaves the
     // rest to PR_SET_PDEATHSIG.
     unsafe { libc::atexit(hook) };
+}
+
+/// The process group that this process belongs to, as setpgid(2) numbers it; none where its leader
+/// is outside this PID namespace: pid_namespaces(7). The form that rustix has takes the kernel's 0
+/// for a pid.
+pub(crate) fn own_group() -> Option<Pid> {
+    // SAFETY: getpgrp cannot fail.
+    Pid::from_raw(unsafe { libc::getpgrp() })
+}
+
+/// As [`own_group`], for the session.
+pub(crate) fn own_session() -> Option<Pid> {
+    // SAFETY: any number may be asked for; that of the calling process, 0, is there.
+    Pid::from_raw(unsafe { libc::getsid(0) })
 }
 
 /// The name as the kernel shows it for this thread; cut to 15 bytes.

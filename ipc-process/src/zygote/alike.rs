@@ -2,7 +2,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::process::getsid;
+use rustix::process::Pid;
+
+use crate::spawn::sys;
 
 /// What a process inherits by fork(2) and execve(2) and a program may change meanwhile, beyond its
 /// environment, directory and streams, which travel with each start. Privileges above all: a
@@ -19,7 +21,7 @@ pub(super) struct Alike {
 struct Snapshot {
     status: Vec<u8>,
     limits: Vec<u8>,
-    session: i32,
+    session: Option<Pid>,
 }
 
 /// proc_pid_status(5).
@@ -73,7 +75,7 @@ impl Snapshot {
         Ok(Self {
             status: lines,
             limits: read(limits)?,
-            session: getsid(None)?.as_raw_nonzero().get(),
+            session: sys::own_session(),
         })
     }
 }

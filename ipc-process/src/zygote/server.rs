@@ -31,8 +31,11 @@ pub(crate) fn serve(mut control: Control) -> ! {
 }
 
 fn prepare() -> Result<Forker, (&'static str, Errno)> {
-    // Not to hear the terminal's signals before there is a function to run.
-    rustix::process::setpgid(None, None).map_err(|e| ("setpgid", e))?;
+    // Not to hear the terminal's signals before there is a function to run. From a group of another
+    // PID namespace no process could come back.
+    if sys::own_group().is_some() {
+        rustix::process::setpgid(None, None).map_err(|e| ("setpgid", e))?;
+    }
     sys::set_thread_name("ipc-zygote");
     trampoline::look_up_image();
     Forker::new().map_err(|e| ("mmap", e))

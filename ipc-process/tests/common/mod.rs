@@ -66,6 +66,13 @@ pub fn zombies() -> Vec<u32> {
         .collect()
 }
 
+/// The process group of this process; 0 where that is one of another PID namespace.
+#[expect(unsafe_code, reason = "the safe form takes the 0 for a pid")]
+pub fn own_group() -> i32 {
+    // SAFETY: getpgrp cannot fail.
+    unsafe { libc::getpgrp() }
+}
+
 /// Looks at something every 5 ms until it holds, for 5 s; for what the kernel has no event for.
 pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     let limit = Wait::at_most(Duration::from_secs(5));
