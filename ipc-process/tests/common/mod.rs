@@ -87,8 +87,17 @@ pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
 
 /// Takes hold of a process that is not our child.
 pub fn watch(pid: u32) -> OwnedFd {
+    try_watch(pid).expect("the process lives when it is taken hold of")
+}
+
+/// As [`watch`], of one that may have ended and been reaped.
+pub fn try_watch(pid: u32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-    pidfd_open(pid, PidfdFlags::empty()).expect("the process lives when it is taken hold of")
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Some(pidfd),
+        Err(rustix::io::Errno::SRCH) => None,
+        Err(error) => panic!("pidfd_open: {error}"),
+    }
 }
 
 /// Whether the process ends within 5 s.
