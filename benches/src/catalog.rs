@@ -1,7 +1,9 @@
 use std::sync::OnceLock;
 
+use crate::channel;
 use crate::durable::LogLink;
-use crate::floors::{bytes, copy, durable, file, line, queue, ring, signal};
+use crate::floors::bytes::{self, SocketLink, Tcp, Unix};
+use crate::floors::{copy, durable, file, line, queue, ring, signal};
 use crate::implementation::Implementation;
 use crate::loan::LoanLink;
 use crate::processes::bare::{Fork, PosixSpawn, StdCommand};
@@ -14,6 +16,7 @@ use crate::spec::{Strategy, Workload};
 
 const BLOCK: &[Option<Strategy>] = &[Some(Strategy::Block)];
 const SPIN: &[Option<Strategy>] = &[Some(Strategy::Spin)];
+const BLOCK_OR_ADAPTIVE: &[Option<Strategy>] = &[Some(Strategy::Block), Some(Strategy::Adaptive)];
 const ADAPTIVE: &[Option<Strategy>] = &[Some(Strategy::Adaptive)];
 
 const RTT: &[Workload] = &[Workload::Rtt];
@@ -29,6 +32,8 @@ const MAP: &[Workload] = &[Workload::Map];
 
 /// Each message, or each batch, costs the disk a turn: two sizes show it.
 const DURABLE_SIZES: &[usize] = &[64, 1024];
+/// Another road for what sockets carry: two sizes show what it costs.
+const TCP_SIZES: &[usize] = &[64, 64 << 10];
 const DURABLE: &str = "a log that outlives a loss of power";
 
 /// Everything of this package, floors first within a mechanism.
@@ -38,10 +43,24 @@ const CATALOG: &[Implementation] = &[
     Implementation::channel::<ipc_pipe::Pipe>("ipc-pipe", "pipe"),
     Implementation::batched::<ipc_pipe::Pipe>("ipc-pipe:batch", "pipe"),
     Implementation::pair::<std_streams::StdPipe>("rival:std-pipe", "pipe").waits(BLOCK),
-    Implementation::pair::<bytes::UnixLink<false>>("floor:unix-stream", "socket").waits(BLOCK),
-    Implementation::pair::<bytes::UnixLink<true>>("floor:unix-stream-polled", "socket").waits(SPIN),
+    Implementation::pair::<SocketLink<Unix, false>>("floor:unix-stream", "socket").waits(BLOCK),
+    Implementation::pair::<SocketLink<Unix, true>>("floor:unix-stream-polled", "socket")
+        .waits(SPIN),
+    Implementation::pair::<SocketLink<Tcp, false>>("floor:tcp", "socket")
+        .waits(BLOCK)
+        .workloads(NO_WINDOW)
+        .sizes(TCP_SIZES),
+    Implementation::pair::<SocketLink<Tcp, true>>("floor:tcp-polled", "socket")
+        .waits(SPIN)
+        .workloads(NO_WINDOW)
+        .sizes(TCP_SIZES),
     Implementation::channel::<ipc_socket::Socket>("ipc-socket", "socket"),
     Implementation::batched::<ipc_socket::Socket>("ipc-socket:batch", "socket"),
+    Implementation::channel::<channel::Tcp>("ipc-socket:tcp", "socket")
+        .waits(BLOCK_OR_ADAPTIVE)
+        .workloads(NO_WINDOW)
+        .sizes(TCP_SIZES)
+        .note("127.0.0.1"),
     Implementation::pair::<std_streams::StdUnix>("rival:UnixStream", "socket").waits(BLOCK),
     Implementation::pair::<ipc_channel::IpcChannelLink>("rival:ipc-channel", "socket").waits(BLOCK),
     Implementation::pair::<queue::QueueLink<false>>("floor:mqueue", "mqueue").waits(BLOCK),
@@ -92,7 +111,11 @@ const CATALOG: &[Implementation] = &[
         .waits(BLOCK)
         .sizes(DURABLE_SIZES)
         .note(DURABLE),
-    Implementation::solo::<crossbeam::Threads>("rival:crossbeam-channel", "threads")
+    Implementation::solo::<crossbeam::Threads<false>>("rival:crossbeam-channel", "threads")
+        .waits(BLOCK)
+        .note("IN ONE PROCESS: two threads"),
+    Implementation::solo::<crossbeam::Threads<true>>("rival:crossbeam-channel:polled", "threads")
+        .waits(SPIN)
         .note("IN ONE PROCESS: two threads"),
     Implementation::foreign("rival:python-Pipe", "python", python::command),
     Implementation::foreign("rival:python-Queue", "python", python::command),

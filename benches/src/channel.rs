@@ -1,8 +1,10 @@
 use std::io::IoSlice;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use ipc_core::{
-    Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
+    Channel, Handoff, Listener as _, OpenError, Receiver as _, RecvError, SendError, Sender as _,
+    Tunable, Wait,
 };
 
 use crate::control::Bundle;
@@ -15,17 +17,17 @@ use crate::workload::{self, Port};
 
 /// Two channels of one family, one each way, made in the supervisor and handed to the processes.
 /// `BATCH` offers the sender several messages at a time.
-pub(crate) struct ChannelLink<C, const BATCH: bool>(PhantomData<C>);
+pub(crate) struct ChannelLink<M, const BATCH: bool>(PhantomData<M>);
 
 /// Messages offered at a time where a sender is offered a batch.
 pub(crate) const BATCH_MESSAGES: usize = 64;
 
-impl<C: Measured, const BATCH: bool> Link for ChannelLink<C, BATCH> {
-    type Port = Ends<C, BATCH>;
+impl<M: Measured, const BATCH: bool> Link for ChannelLink<M, BATCH> {
+    type Port = Ends<M::Family, BATCH>;
 
     fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let (there_tx, there_rx) = pair::<C>(spec)?;
-        let (back_tx, back_rx) = pair::<C>(spec)?;
+        let (there_tx, there_rx) = pair::<M>(spec)?;
+        let (back_tx, back_rx) = pair::<M>(spec)?;
         let max = there_tx.limits().max_message;
         if spec.size > max {
             return Err(Failure::limit(max));
@@ -38,60 +40,113 @@ impl<C: Measured, const BATCH: bool> Link for ChannelLink<C, BATCH> {
 
     fn port(_spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
         let [sender, receiver] = unpack(bundle)?;
-        let sender = C::Sender::from_parts(sender)?;
-        let receiver = C::Receiver::from_parts(receiver)?;
-        Ok(Ends { sender, receiver })
+        Ok(Ends {
+            sender: Handoff::from_parts(sender)?,
+            receiver: Handoff::from_parts(receiver)?,
+        })
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
-        depth::<C>(spec)
+        depth::<M>(spec)
     }
 }
 
-/// A family with the options that its rows are measured with, besides capacity and waiting.
-pub(crate) trait Measured: Channel {
-    fn options() -> Self::Options {
-        Self::Options::default()
+/// A family, made in the way and with the options that its rows are measured with, besides capacity
+/// and waiting.
+pub(crate) trait Measured: 'static {
+    type Family: Channel;
+
+    fn options() -> OptionsOf<Self> {
+        OptionsOf::<Self>::default()
+    }
+
+    fn pair(options: &OptionsOf<Self>) -> Result<PairOf<Self>, OpenError> {
+        Self::Family::pair(options)
     }
 }
 
-impl Measured for ipc_pipe::Pipe {}
-impl Measured for ipc_socket::Socket {}
-impl Measured for ipc_mqueue::MessageQueue {}
-impl Measured for ipc_shm::SharedMemory {}
-impl Measured for ipc_signal::SignalQueue {}
+type OptionsOf<M> = <<M as Measured>::Family as Channel>::Options;
+type PairOf<M> = (
+    <<M as Measured>::Family as Channel>::Sender,
+    <<M as Measured>::Family as Channel>::Receiver,
+);
+
+impl Measured for ipc_pipe::Pipe {
+    type Family = Self;
+}
+
+impl Measured for ipc_socket::Socket {
+    type Family = Self;
+}
+
+impl Measured for ipc_mqueue::MessageQueue {
+    type Family = Self;
+}
+
+impl Measured for ipc_shm::SharedMemory {
+    type Family = Self;
+}
+
+impl Measured for ipc_signal::SignalQueue {
+    type Family = Self;
+}
 
 impl Measured for ipc_file::FileLog {
+    type Family = Self;
+
     /// In the directory of the reports, where the floors have their files too.
     fn options() -> ipc_file::Options {
         ipc_file::Options::default().directory(report::directory())
     }
 }
 
-pub(crate) fn pair<C: Measured>(spec: &Spec) -> Outcome<(C::Sender, C::Receiver)> {
-    let mut options = C::options();
+/// `ipc-socket` over TCP, within this machine.
+pub(crate) struct Tcp;
+
+impl Measured for Tcp {
+    type Family = ipc_socket::Socket;
+
+    fn pair(options: &ipc_socket::Options) -> Result<PairOf<Self>, OpenError> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let mut listener = Self::Family::listen(&"tcp:127.0.0.1:0".parse()?, options)?;
+        let address = listener.tcp_address().ok_or(OpenError::NotFound)?;
+        let address = ipc_socket::Address::Tcp(address.to_string());
+        let wait = Wait::at_most(PATIENCE);
+        let sender = Self::Family::connect(&address, options, wait)?;
+        Ok((sender, listener.accept(wait)?))
+    }
+}
+
+pub(crate) fn pair<M: Measured>(spec: &Spec) -> Outcome<PairOf<M>> {
+    let mut options = M::options();
     if let Some(wait) = spec.wait {
         options = options.wait_strategy(wait.into());
     }
-    match C::pair(&options.clone().capacity(spec.capacity())) {
+    match M::pair(&options.clone().capacity(spec.capacity())) {
         // A capacity that the user may not have is measured as it comes; the depth is in the report.
-        Err(OpenError::Limit(_)) => Ok(C::pair(&options)?),
+        Err(OpenError::Limit(_)) => Ok(M::pair(&options)?),
         pair => Ok(pair?),
     }
 }
 
 /// Fills a channel of its own to the brim, unless the mechanism itself counts messages.
-pub(crate) fn depth<C: Measured>(spec: &Spec) -> Option<u64> {
+pub(crate) fn depth<M: Measured>(spec: &Spec) -> Option<u64> {
     const ENOUGH: u64 = 1 << 20;
-    let (mut sender, _receiver) = pair::<C>(spec).ok()?;
+    // A long message may fit where the channel cannot promise it: then one that may wait tells.
+    const PATIENCE: Duration = Duration::from_millis(1);
+    let (mut sender, _receiver) = pair::<M>(spec).ok()?;
     if let Some(messages) = sender.limits().depth_messages {
         return u64::try_from(messages).ok();
     }
     let message = vec![0; spec.size];
     for sent in 0..ENOUGH {
-        match sender.send_with(&message, Wait::Never) {
+        let mut outcome = sender.send_with(&message, Wait::Never);
+        if matches!(outcome, Err(SendError::Full | SendError::Limit(_))) {
+            outcome = sender.send_with(&message, Wait::at_most(PATIENCE));
+        }
+        match outcome {
             Ok(()) => {}
-            Err(SendError::Full) => return Some(sent),
+            Err(SendError::TimedOut) => return Some(sent),
             Err(_) => return None,
         }
     }

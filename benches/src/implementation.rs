@@ -66,13 +66,13 @@ impl Implementation {
         }
     }
 
-    pub(crate) const fn channel<C: Measured>(id: &'static str, mechanism: &'static str) -> Self {
-        Self::pair::<ChannelLink<C, false>>(id, mechanism)
+    pub(crate) const fn channel<M: Measured>(id: &'static str, mechanism: &'static str) -> Self {
+        Self::pair::<ChannelLink<M, false>>(id, mechanism)
     }
 
     /// The sender is offered several messages at a time; the receiver takes one a call.
-    pub(crate) const fn batched<C: Measured>(id: &'static str, mechanism: &'static str) -> Self {
-        Self::pair::<ChannelLink<C, true>>(id, mechanism)
+    pub(crate) const fn batched<M: Measured>(id: &'static str, mechanism: &'static str) -> Self {
+        Self::pair::<ChannelLink<M, true>>(id, mechanism)
             .workloads(&[Workload::Throughput])
             .waits(BATCHED)
     }

@@ -23,6 +23,7 @@ mod rivals;
 mod row;
 mod settings;
 mod spec;
+mod stdout;
 mod syscalls;
 mod workload;
 
@@ -44,6 +45,7 @@ pub use crate::workload::{Port, Run, SideReport, check, each, stamp};
 
 use crate::machine::Machine;
 use crate::settings::Settings;
+use crate::stdout::end_when_nobody_reads;
 
 /// The whole program: a side of a row if a supervisor started it as one, else the supervisor.
 #[must_use]
@@ -66,13 +68,27 @@ pub fn main_with(rivals: &'static [Implementation], tidy: fn()) -> ExitCode {
         return peer::main(&role);
     }
     let start = Instant::now();
-    let settings = Settings::read();
+    end_when_nobody_reads();
+    let settings = match Settings::read() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
     let mut criterion = Criterion::default()
         .nresamples(1001)
         .without_plots()
         .configure_from_args();
-    let machine = Machine::here(&report::directory());
+    if settings.plain {
+        criterion = criterion.with_output_color(false);
+    }
     let groups = plan::groups(&settings);
+    if groups.is_empty() {
+        eprintln!("nothing to measure: names are such as rtt/two-cores/64/pipe/ipc-pipe/adaptive");
+        return ExitCode::SUCCESS;
+    }
+    let machine = Machine::here(&report::directory());
     let tidy = || {
         durable::remove_logs();
         tidy();

@@ -53,7 +53,10 @@ impl Machine {
         Self {
             cpu: field("model name"),
             processors_online: read("/sys/devices/system/cpu/online"),
-            siblings: pinned_to.iter().map(|cpu| siblings(*cpu)).collect(),
+            siblings: pinned_to
+                .iter()
+                .map(|&cpu| placement::siblings(cpu))
+                .collect(),
             pinned_to,
             caches: caches(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -92,12 +95,6 @@ impl Machine {
 
 fn read(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
-}
-
-fn siblings(cpu: usize) -> Option<String> {
-    read(&format!(
-        "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-    ))
 }
 
 fn caches() -> Vec<String> {

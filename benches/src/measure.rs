@@ -45,11 +45,11 @@ struct Share {
 
 /// Turns of each row of a group, one after another, so that a row and its floor see the same
 /// minutes of the machine.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Turns in a round of rows that wait for a disk, of half the length: from one tenth of a second to
 /// the next a disk may become ten times slower.
-const DISK_TURNS: usize = 5;
+const DISK_TURNS: usize = 3;
 
 /// What a row costs besides on an idle machine: starting, connecting, calibration, analysis, the
 /// count of calls. The run corrects it by what it meets.
@@ -331,9 +331,11 @@ impl Contestant {
             }
             State::Running(_) => {
                 row.digest(&self.slices);
-                if let Some((floor, ratio)) = self.ratio(all) {
+                if let Some((floor, ratios)) = self.ratios(all) {
                     row.floor = Some(floor);
-                    row.ratio_to_floor = Some(ratio);
+                    row.ratio_low = ratios.iter().copied().reduce(f64::min);
+                    row.ratio_high = ratios.iter().copied().reduce(f64::max);
+                    row.ratio_to_floor = median(ratios);
                 }
             }
         }
@@ -349,8 +351,8 @@ impl Contestant {
         }
     }
 
-    /// The median over the rounds of the ratio within a round, to the floor that did best.
-    fn ratio(&self, all: &[Self]) -> Option<(String, f64)> {
+    /// The ratio within each round, to the floor that did best.
+    fn ratios(&self, all: &[Self]) -> Option<(String, Vec<f64>)> {
         let figure = |slice: &Slice| figure(slice, &self.spec).max(f64::MIN_POSITIVE);
         let middle = |floor: &&Self| median(floor.slices.iter().map(figure).collect());
         let floors = all.iter().filter(|other| self.is_compared_with(other));
@@ -364,7 +366,7 @@ impl Contestant {
         })?;
         let turns = self.slices.iter().zip(&best.slices);
         let ratios = turns.map(|(own, floor)| figure(own) / figure(floor));
-        Some((best.spec.implementation.clone(), median(ratios.collect())?))
+        Some((best.spec.implementation.clone(), ratios.collect()))
     }
 
     /// Among busy neighbours a row is compared with itself asleep.

@@ -1,8 +1,7 @@
 use std::fmt;
+use std::fs;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
-use ipc_core::{Wait, WaitStrategy, Waiter};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
@@ -35,22 +34,39 @@ impl fmt::Display for Placement {
     }
 }
 
-/// The processors that pinned rows use: the first two that this process might run on before it
-/// pinned itself.
+/// The processors that pinned rows use, of those that this process might run on before it pinned
+/// itself: the first, and the next one that is not a thread of the same core, if there is any.
 pub(crate) fn processors() -> &'static [usize] {
     static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
         let Ok(allowed) = sched_getaffinity(None) else {
             return Vec::new();
         };
-        (0..CpuSet::MAX_CPU)
-            .filter(|&cpu| allowed.is_set(cpu))
-            .take(2)
-            .collect()
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+        let Some(first) = allowed.next() else {
+            return Vec::new();
+        };
+        let rest: Vec<usize> = allowed.collect();
+        let elsewhere = rest.iter().find(|&&cpu| !share_a_core(first, cpu));
+        let second = elsewhere.or(rest.first()).copied();
+        [Some(first), second].into_iter().flatten().collect()
     });
     &PROCESSORS
 }
 
+/// Whether two processors are threads of one core; where the kernel does not say, they are not.
+pub(crate) fn share_a_core(a: usize, b: usize) -> bool {
+    siblings(a).is_some_and(|of_a| siblings(b).is_some_and(|of_b| of_a == of_b))
+}
+
+/// The processors that are threads of the same core as this one, itself among them.
+pub(crate) fn siblings(cpu: usize) -> Option<String> {
+    let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
 impl Placement {
+    pub(crate) const ALL: [Self; 4] = [Self::TwoCores, Self::OneCore, Self::Unpinned, Self::Busy];
+
     /// The processor for one side; `None` leaves it to the scheduler.
     ///
     /// # Errors
@@ -72,9 +88,6 @@ impl Placement {
         let Some(cpu) = self.processor(side)? else {
             return Ok(());
         };
-        if matches!(self, Self::TwoCores | Self::Busy) {
-            know_the_processors();
-        }
         pin(cpu)
     }
 }
@@ -84,12 +97,4 @@ pub(crate) fn pin(cpu: usize) -> Outcome<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
-}
-
-/// `ipc-core` reads once how many processors the process may run on and does not spin on a single
-/// one. A process pinned to its own core beside a peer on another is not alone, so it must look
-/// before it is pinned.
-fn know_the_processors() {
-    let soon = Wait::Until(Instant::now() + Duration::from_nanos(1));
-    let _: Result<Option<()>, ()> = Waiter::new(WaitStrategy::Spin).look(soon, || Ok(None));
 }

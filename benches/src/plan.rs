@@ -211,6 +211,9 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
         // Nothing bare does without a copy as a loan does.
         _ if spec.implementation.ends_with(":loan") => &[],
         ("pipe", _) => either(&["floor:pipe", "floor:pipe-polled"]),
+        ("socket", _) if spec.implementation.contains(":tcp") => {
+            either(&["floor:tcp", "floor:tcp-polled"])
+        }
         ("socket", _) => either(&["floor:unix-stream", "floor:unix-stream-polled"]),
         ("mqueue", _) => either(&["floor:mqueue", "floor:mqueue-polled"]),
         ("signal", _) => either(&["floor:signal", "floor:signal-polled"]),

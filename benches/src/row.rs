@@ -33,6 +33,9 @@ pub(crate) struct Row {
     pub(crate) syscalls_reason: Option<String>,
     pub(crate) depth: Option<u64>,
     pub(crate) ratio_to_floor: Option<f64>,
+    /// The least and the greatest ratio of a turn; `ratio_to_floor` is their median.
+    pub(crate) ratio_low: Option<f64>,
+    pub(crate) ratio_high: Option<f64>,
     /// The implementation that `ratio_to_floor` compares with.
     pub(crate) floor: Option<String>,
     /// What must be known to read the row, such as that it is within one process.
@@ -77,6 +80,8 @@ impl Row {
             syscalls_reason: None,
             depth: None,
             ratio_to_floor: None,
+            ratio_low: None,
+            ratio_high: None,
             floor: None,
             note: (!note.is_empty()).then(|| note.to_owned()),
             samples: 0,

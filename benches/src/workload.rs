@@ -83,11 +83,21 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MINUTE_NS, 3).expect("the bounds are in order")
 }
 
+/// Round trips before the clock starts: the first one meets a peer that is still asleep.
+const WARM_UP: u64 = 8;
+
 /// Runs one side of a workload on its port.
 pub(crate) fn run<P: Port>(port: &mut P, spec: &Spec, side: Side, run: Run) -> Outcome<SideReport> {
     let mut message = vec![0xA5; spec.size];
     let mut buffer = vec![0; spec.size];
     let mut samples = histogram();
+    match (spec.workload, side) {
+        (Workload::Rtt | Workload::Window, Side::Initiator) => {
+            ping::<P, false>(port, &mut message, &mut buffer, WARM_UP, &mut samples)?;
+        }
+        (Workload::Rtt | Workload::Window, _) => pong(port, &mut buffer, WARM_UP)?,
+        _ => {}
+    }
     let cpu = clock::process_cpu_ns();
     let start_ns = clock::monotonic_ns();
     match (spec.workload, side) {

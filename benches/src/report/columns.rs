@@ -88,6 +88,12 @@ fn ratio_of(ratio: f64) -> String {
     }
 }
 
+/// The least and the greatest of the ratios whose median is in the table.
+pub(super) fn ratio_of_turns(row: &Row) -> Option<String> {
+    let (low, high) = (row.ratio_low?, row.ratio_high?);
+    Some(format!("{} to {}", ratio_of(low), ratio_of(high)))
+}
+
 /// What is said about a row besides its figures.
 pub(super) fn remark(row: &Row) -> Option<String> {
     let reason = row.reason.as_deref().unwrap_or("no reason given");

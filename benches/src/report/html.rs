@@ -17,12 +17,7 @@ pub(super) fn render(machine: &Machine, rows: &[Row]) -> String {
         "<p>{}</p>",
         escape(&ranking(rows)).replace('\n', "<br>")
     );
-    for placement in [
-        Placement::TwoCores,
-        Placement::OneCore,
-        Placement::Unpinned,
-        Placement::Busy,
-    ] {
+    for placement in Placement::ALL {
         let here: Vec<&Row> = rows
             .iter()
             .filter(|r| r.placement == placement && r.status == Status::Ok)
@@ -67,21 +62,21 @@ struct View {
 
 const VIEWS: &[View] = &[
     View {
-        title: "The six, looking before they sleep, and their polled floors (dotted)",
+        title: "The six, looking before they sleep, and their polled floors (dotted); long dashes: over TCP",
         shows: |row| match row.implementation.starts_with("floor:") {
             true => row.wait == Some(Strategy::Spin),
-            false => is_plain(row) && row.wait == Some(Strategy::Adaptive),
+            false => is_channel(row) && row.wait == Some(Strategy::Adaptive),
         },
     },
     View {
-        title: "The six, asleep at once, and their blocking floors (dotted)",
+        title: "The six, asleep at once, and their blocking floors (dotted); long dashes: over TCP",
         shows: |row| match row.implementation.starts_with("floor:") {
             true => row.wait == Some(Strategy::Block) || row.implementation == "floor:ring",
-            false => is_plain(row) && row.wait == Some(Strategy::Block),
+            false => is_channel(row) && row.wait == Some(Strategy::Block),
         },
     },
     View {
-        title: "The six, adaptive, and their rivals (dashed); long dashes: in batches, or without a copy",
+        title: "The six, adaptive, and their rivals (dashed); long dashes: in batches, over TCP, or without a copy",
         shows: |row| {
             row.implementation.starts_with("rival:")
                 || (row.wait == Some(Strategy::Adaptive) && row.implementation.starts_with("ipc-"))
@@ -89,8 +84,13 @@ const VIEWS: &[View] = &[
     },
 ];
 
-fn is_plain(row: &Row) -> bool {
-    row.implementation.starts_with("ipc-") && !row.implementation.contains(':')
+/// A channel as it is, over whatever it runs; not in batches and not in loans.
+fn is_channel(row: &Row) -> bool {
+    match row.implementation.split_once(':') {
+        Some(("ipc-socket", "tcp")) => true,
+        Some(_) => false,
+        None => row.implementation.starts_with("ipc-"),
+    }
 }
 
 fn plots(page: &mut String, rows: &[&Row]) {
@@ -274,14 +274,15 @@ fn table(page: &mut String, machine: &Machine, block: &[&Row], open: &str) {
     for column in &columns {
         let _ = write!(page, "<th>{}", column.heading);
     }
-    page.push_str("<th class=\"note\">note");
+    page.push_str("<th>of the turns<th class=\"note\">note");
     for row in block {
         let _ = write!(page, "<tr><td>{}", escape(&row.label()));
         for column in &columns {
             let _ = write!(page, "<td>{}", (column.cell)(row).unwrap_or_default());
         }
+        let turns = columns::ratio_of_turns(row).unwrap_or_default();
         let note = remark(row).unwrap_or_default();
-        let _ = write!(page, "<td class=\"note\">{}", escape(&note));
+        let _ = write!(page, "<td>{turns}<td class=\"note\">{}", escape(&note));
     }
     page.push_str("</table></div></details>");
 }

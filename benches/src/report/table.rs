@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::machine::Machine;
-use crate::placement::Placement;
+use crate::placement::{Placement, share_a_core};
 use crate::report::columns::{self, remark};
 use crate::report::units::{bytes, time, wrap};
 use crate::row::{Row, Status};
@@ -15,14 +15,15 @@ const WIDTH: usize = 118;
 const LEGEND: &str = "\
 One table for each exchange, size and placement, the best row first. A row is a channel and how its ends wait:
 `block` sleeps in the kernel at once, `spin` looks without sleeping, `adaptive` (the default) looks as long as
-that pays and then sleeps. `:batch` offers the sender 64 messages a call, `:loan` copies none.
+that pays and then sleeps. `:batch` offers the sender 64 messages a call, `:loan` copies none, `:tcp` is within
+this machine.
 `floor:` rows are the same exchange in bare system calls or bare memory, `rival:` rows are other libraries.
   p50 ... max  time of one round trip, as its sender sees it: half took at most p50, 999 of 1000 at most p99.9
   CPU/msg      processor time of both processes for one message (for one round trip, where there is one)
-  calls/msg    system calls of both processes, counted
+  calls/msg    system calls of both processes, counted while a tracer slows them down: exact where nobody polls
   x floor      times: how many times the floor's (less is better). msgs/s: share of the floor's (more is better)
   x Python     the same, to what `multiprocessing.Pool` takes for the same tasks, or does in a second
-  depth        messages that fit before a sender has to wait
+  depth        messages that fit before a sender has to wait; 0: not even one fits whole
 ";
 
 /// Everything as plain text: one block per workload, placement and size, the best row first.
@@ -172,6 +173,9 @@ pub(super) fn caption(machine: &Machine, row: &Row) -> String {
 /// A placement in words, with its processors.
 pub(super) fn where_at(placement: Placement, machine: &Machine) -> String {
     match (placement, machine.pinned_to) {
+        (Placement::TwoCores, [a, b]) if share_a_core(*a, *b) => {
+            format!("two hardware threads of ONE core, CPUs {a} and {b}")
+        }
         (Placement::TwoCores, [a, b]) => format!("a core each, CPUs {a} and {b}"),
         (Placement::OneCore, [a, ..]) => format!("both on one core, CPU {a}"),
         (Placement::Busy, [a, b]) => format!("CPUs {a} and {b}, a busy neighbour on each"),

@@ -7,6 +7,7 @@ import sys
 import time
 
 WINDOW = 8  # messages on their way in the workload of that name
+WARM_UP = 8  # round trips before the clock starts
 
 
 def die_with_parent(parent=None):
@@ -22,6 +23,9 @@ def respond(link, spec, cpus, parent):
     receive, send, runs, reports = link
     while True:
         messages = runs.recv()
+        if spec["workload"] != "throughput":
+            for _ in range(WARM_UP):
+                send(receive())
         cpu = time.process_time_ns()
         if spec["workload"] != "throughput":
             for _ in range(messages):
@@ -65,6 +69,10 @@ def main():
         run = json.loads(text)
         messages, counts = run["messages"], {}
         runs.send(messages)
+        if spec["workload"] != "throughput":
+            for _ in range(WARM_UP):
+                send(message)
+                receive()
         cpu, start = time.process_time_ns(), time.monotonic_ns()
         if spec["workload"] == "rtt":
             if run["sample"]:
