@@ -30,16 +30,28 @@ pub(crate) fn open_queues(spec: &Spec) -> Outcome<[Bundle; 2]> {
     ])
 }
 
+/// The name is the same for all benches of a user, so that the next one removes what one leaves that
+/// is killed between the two calls.
 fn nameless(size: usize) -> Outcome<PosixMq> {
-    let name = format!("/ipc-bench-{}", std::process::id());
-    let queue = OpenOptions::readwrite()
-        .create_new()
-        .mode(0o600)
-        .max_msg_len(size)
-        .capacity(DEPTH)
-        .open(&name)?;
-    posixmq::remove_queue(&name)?;
-    Ok(queue)
+    const ATTEMPTS: u32 = 100;
+    let name = format!("/ipc-bench-{}", rustix::process::geteuid().as_raw());
+    for _ in 0..ATTEMPTS {
+        let queue = OpenOptions::readwrite()
+            .create_new()
+            .mode(0o600)
+            .max_msg_len(size)
+            .capacity(DEPTH)
+            .open(&name);
+        // Another bench may have removed it already; only the removal counts.
+        let _ = posixmq::remove_queue(&name);
+        match queue {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            queue => return Ok(queue?),
+        }
+    }
+    Err(Failure::Failed(format!(
+        "the name {name} is another user's queue"
+    )))
 }
 
 /// `fs.mqueue.msgsize_max`, or its default where `/proc` does not say.

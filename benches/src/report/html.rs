@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use crate::machine::Machine;
 use crate::placement::Placement;
@@ -225,27 +226,27 @@ fn size_axis() -> Axis {
 }
 
 fn time_axis(title: &'static str) -> Axis {
-    let ticks = (1..10)
-        .map(|power| 10_f64.powi(power))
-        .map(|ns| (ns, time(ns)))
-        .collect();
     Axis {
         title,
-        ticks,
+        ticks: decades(1..10, time),
         place: f64::log10,
     }
 }
 
 fn rate_axis(title: &'static str) -> Axis {
-    let ticks = (1..13)
-        .map(|power| 10_f64.powi(power))
-        .map(|n| (n, count(n)))
-        .collect();
     Axis {
         title,
-        ticks,
+        ticks: decades(1..13, count),
         place: f64::log10,
     }
+}
+
+/// One, two and five of each power of ten.
+fn decades(powers: Range<i32>, label: fn(f64) -> String) -> Vec<(f64, String)> {
+    powers
+        .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)))
+        .map(|value| (value, label(value)))
+        .collect()
 }
 
 fn nines_axis() -> Axis {

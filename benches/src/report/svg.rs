@@ -140,7 +140,7 @@ impl Frame<'_> {
             })
             .collect();
         ends.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let places = spread(ends.iter().map(|end| end.1).collect(), TOP, HEIGHT - 4.0);
+        let places = spread(ends.iter().map(|end| end.1).collect(), TOP, HEIGHT - BOTTOM);
         for ((x, y, line), place) in ends.into_iter().zip(places) {
             let Series {
                 label,
@@ -177,10 +177,19 @@ fn spread(mut places: Vec<f64>, top: f64, bottom: f64) -> Vec<f64> {
     places
 }
 
-fn shown(axis: &Axis, range: (f64, f64)) -> impl Iterator<Item = &(f64, String)> {
+/// The ticks within the range; where they would be many, those at powers of ten.
+fn shown(axis: &Axis, range: (f64, f64)) -> Vec<&(f64, String)> {
+    const MANY: usize = 9;
     let (low, high) = range;
     let ticks = axis.ticks.iter();
-    ticks.filter(move |tick| (low..=high).contains(&(axis.place)(tick.0)))
+    let mut within: Vec<_> = ticks
+        .filter(|tick| (low..=high).contains(&(axis.place)(tick.0)))
+        .collect();
+    if within.len() > MANY {
+        let is_power = |value: f64| (value.log10() - value.log10().round()).abs() < 1e-9;
+        within.retain(|tick| is_power(tick.0));
+    }
+    within
 }
 
 /// From the least to the greatest, with a little air; never empty.
