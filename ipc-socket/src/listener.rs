@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(2);
 
 /// What a connector says first: these bytes, the longest message it may send (u32 LE), whether
 /// with descriptors.
-const MAGIC: [u8; 8] = *b"IPCSOCK1";
+const MAGIC: [u8; 8] = *b"IPCSOCK2";
 const GREETING: usize = MAGIC.len() + 5;
 
 impl Listener {
