@@ -3,6 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -119,8 +120,8 @@ pub(crate) struct UnixLink<const SPIN: bool>;
 impl<const SPIN: bool> Link for UnixLink<SPIN> {
     type Port = Bytes<SPIN>;
 
-    fn open(_spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let (a, b) = sockets()?;
+    fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
+        let (a, b) = sockets(spec.capacity())?;
         Ok([bundle([a.try_clone()?, a]), bundle([b.try_clone()?, b])])
     }
 
@@ -130,18 +131,27 @@ impl<const SPIN: bool> Link for UnixLink<SPIN> {
     }
 
     fn depth(spec: &Spec) -> Option<u64> {
-        let (output, _input) = sockets().ok()?;
+        let (output, _input) = sockets(spec.capacity()).ok()?;
         depth_of(output, spec.size)
     }
 }
 
-fn sockets() -> Outcome<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(
+/// Both with send buffers of the kernel's default size, or as large as asked for if that is more.
+fn sockets(capacity: usize) -> Outcome<(OwnedFd, OwnedFd)> {
+    let (a, b) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
-    )?)
+    )?;
+    for socket in [&a, &b] {
+        if socket_send_buffer_size(socket)? < capacity {
+            // The kernel doubles it, for what it charges beside the bytes, and clamps it to
+            // net.core.wmem_max, silently (socket(7)).
+            set_socket_send_buffer_size(socket, capacity)?;
+        }
+    }
+    Ok((a, b))
 }
 
 /// Descriptors and nothing else.
