@@ -6,8 +6,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use ipc_core::rendezvous::find;
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Custody, Name, NameLock, OpenError, Wait, check_ownership};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
@@ -17,8 +17,6 @@ use crate::notes::Notes;
 use crate::sys::Descriptor;
 use crate::{Options, Receiver, frame};
 
-/// How long a sender sleeps between two looks for its listener.
-const RETRY: Duration = Duration::from_millis(2);
 const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A FIFO that waits for its sender.
@@ -124,16 +122,7 @@ impl Fifo {
 
 /// Opens the FIFO at the name for writing, waiting for a listener.
 pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError> {
-    loop {
-        match try_connect(name) {
-            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
-            Err(OpenError::NotFound) => {}
-            outcome => return outcome,
-        }
-        let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
-        let _ = poll([], Wait::at_most(pause));
-    }
+    find(wait, || try_connect(name))
 }
 
 fn try_connect(name: &Name) -> Result<(Descriptor, Notes), OpenError> {

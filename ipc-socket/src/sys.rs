@@ -51,24 +51,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), OpenError> {
         SocketFlags::CLOEXEC,
         None,
     )
-    .map_err(|error| open_error("socketpair", error))
-}
-
-/// An error of a call that makes descriptors.
-pub(crate) fn open_error(call: &'static str, error: Errno) -> OpenError {
-    match error {
-        Errno::MFILE => OpenError::Limit(Limit {
-            name: "RLIMIT_NOFILE",
-            value: None,
-            advice: "close descriptors or raise the limit",
-        }),
-        Errno::NFILE => OpenError::Limit(Limit {
-            name: "fs.file-max",
-            value: None,
-            advice: "close files or raise the limit",
-        }),
-        error => OpenError::io(call, error),
-    }
+    .map_err(|error| OpenError::io("socketpair", error))
 }
 
 /// Which transport a descriptor from elsewhere is; everything but a stream socket is refused.
