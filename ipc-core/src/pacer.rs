@@ -2,7 +2,7 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-/// How long [`Pacer::gather`] waits: a score of small messages, and a tenth of one wake.
+/// How long [`Pacer::gather`] waits at most: a score of small messages, and a tenth of one wake.
 const GATHER: Duration = Duration::from_micros(5);
 
 /// A yield that takes this long went to somebody else: a peer that fills or empties a channel of
@@ -29,6 +29,7 @@ pub struct Pacer {
     skip: u32,
     /// How many it will be after the next dear one.
     patience: u32,
+    gathering: Gathering,
 }
 
 impl Default for Pacer {
@@ -36,6 +37,7 @@ impl Default for Pacer {
         Self {
             skip: 0,
             patience: SKIP_FIRST,
+            gathering: Gathering::default(),
         }
     }
 }
@@ -53,11 +55,22 @@ impl Pacer {
     }
 
     /// Lets messages gather: gives way, and waits some microseconds if that took none. At most one
-    /// system call.
+    /// system call. For an end that would sleep otherwise, and have to be woken.
     pub fn gather(&mut self) {
+        self.gather_for(GATHER);
+    }
+
+    /// The same for an end that would look again at once: waits as long as that brings more. It is told
+    /// how many messages have come since the last call.
+    pub fn gather_while_it_pays(&mut self, came: usize) {
+        self.gathering.learn(came);
+        self.gather_for(self.gathering.time());
+    }
+
+    fn gather_for(&mut self, time: Duration) {
         let started = Instant::now();
         self.give_way();
-        while started.elapsed() < GATHER {
+        while started.elapsed() < time {
             spin_loop();
         }
     }
@@ -69,6 +82,88 @@ impl Pacer {
             self.skip = self.patience;
             self.patience = (4 * self.patience).min(SKIP_MOST);
         }
+    }
+}
+
+/// Calls whose messages are counted together.
+const EPOCH: u32 = 16;
+/// Epochs between two trials of another time.
+const TRUST: u32 = 16;
+/// The shortest time is that of this many halvings.
+const HALVINGS_MOST: u32 = 3;
+
+/// How long gathering takes. A peer that streams sends twice as much in twice the time; one that has a
+/// few messages under way and waits for answers sends those and no more, and the time is lost. So now
+/// and then an epoch is spent with half or twice the time, and that is kept if it brought as many, or
+/// more.
+#[derive(Clone, Debug, Default)]
+struct Gathering {
+    /// How often [`GATHER`] is halved.
+    halvings: u32,
+    /// The halvings that are on trial in this epoch.
+    trial: Option<u32>,
+    /// What the last epoch without a trial brought.
+    usual: usize,
+    /// Whether the next trial is of a longer time.
+    longer: bool,
+    /// Epochs since the last trial.
+    trusted: u32,
+    /// Calls of this epoch, and what they brought.
+    calls: u32,
+    came: usize,
+}
+
+impl Gathering {
+    fn time(&self) -> Duration {
+        GATHER / (1 << self.trial.unwrap_or(self.halvings))
+    }
+
+    fn learn(&mut self, came: usize) {
+        self.calls += 1;
+        self.came += came;
+        if self.calls == EPOCH {
+            self.calls = 0;
+            let came = std::mem::take(&mut self.came);
+            self.judge(came);
+        }
+    }
+
+    /// An epoch is over that brought so many.
+    fn judge(&mut self, came: usize) {
+        match self.trial.take() {
+            None => {
+                self.usual = came;
+                self.trusted += 1;
+                if self.trusted == TRUST {
+                    self.trusted = 0;
+                    self.trial = self.next();
+                }
+            }
+            Some(halvings) => {
+                let kept = match halvings > self.halvings {
+                    true => came >= self.usual - self.usual / 8,
+                    false => came >= self.usual + self.usual / 4,
+                };
+                if kept {
+                    (self.halvings, self.usual) = (halvings, came);
+                    self.trial = self.next();
+                } else {
+                    self.longer = !self.longer;
+                }
+            }
+        }
+    }
+
+    /// The next time to be tried. At the end of the scale it is the other direction's turn.
+    fn next(&mut self) -> Option<u32> {
+        let next = match self.longer {
+            true => self.halvings.checked_sub(1),
+            false => Some(self.halvings + 1).filter(|&next| next <= HALVINGS_MOST),
+        };
+        if next.is_none() {
+            self.longer = !self.longer;
+        }
+        next
     }
 }
 
@@ -102,5 +197,33 @@ mod tests {
         pacer.give_way();
         pacer.gather();
         assert_eq!(skipped(&pacer), 14);
+    }
+
+    /// Plays many epochs with a peer that sends this much in each time, and gives what was settled on.
+    fn settled(mut gathering: Gathering, sends: impl Fn(Duration) -> usize) -> Duration {
+        for _ in 0..20 * EPOCH * TRUST {
+            let came = sends(gathering.time());
+            gathering.learn(came);
+        }
+        gathering.trial = None;
+        gathering.time()
+    }
+
+    #[test]
+    fn gathering_takes_as_long_as_it_brings_more() {
+        let shortest = GATHER / (1 << HALVINGS_MOST);
+        let stream = |time: Duration| time.as_nanos() as usize / 200;
+        let window = |_: Duration| 8;
+        let saturated = |time: Duration| stream(time).min(8);
+        let start = Gathering::default;
+        assert_eq!(settled(start(), stream), GATHER);
+        assert_eq!(settled(start(), window), shortest);
+        // Eight messages take 1.6 us; a shorter time would not bring them.
+        assert_eq!(settled(start(), saturated), GATHER / 2);
+        let short = Gathering {
+            halvings: HALVINGS_MOST,
+            ..start()
+        };
+        assert_eq!(settled(short, stream), GATHER, "from the other end too");
     }
 }

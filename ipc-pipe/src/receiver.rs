@@ -79,8 +79,13 @@ impl Receiver {
     /// Two messages a read have room for the call that gathering costs: never more than one call a
     /// message.
     fn gather(&mut self, wait: Wait) {
-        if std::mem::take(&mut self.handed_out) > 1 && wait != Wait::Never {
-            self.pacer.gather();
+        let came = std::mem::take(&mut self.handed_out);
+        if came < 2 || wait == Wait::Never {
+            return;
+        }
+        match self.waiter.strategy() {
+            WaitStrategy::Block => self.pacer.gather(),
+            WaitStrategy::Spin | WaitStrategy::Adaptive => self.pacer.gather_while_it_pays(came),
         }
     }
 
