@@ -4,6 +4,7 @@
 //! FIFO, now nameless, and puts a new one at the name for the next. Senders come one at a time,
 //! under the lock of the directory. A listener is alive as long as its `flock(2)` on the FIFO is.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -59,20 +60,29 @@ impl ipc_core::Listener for Listener {
     type Receiver = Receiver;
 
     fn accept(&mut self, wait: Wait) -> Result<Receiver, OpenError> {
-        match poll([(self.fifo.reader.as_fd(), Interest::Read)], wait) {
-            Ok(Polled::Ready) => {}
-            Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
-            Err(error) => return Err(OpenError::io("ppoll", error)),
+        loop {
+            match poll([(self.fifo.reader.as_fd(), Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
+                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
+                Err(error) => return Err(OpenError::io("ppoll", error)),
+            }
+            let lock = self.name.lock()?;
+            // A sender says it under the same lock, so all of it is there.
+            let greeted = self.fifo.is_greeted()?;
+            remove(&lock)?;
+            let accepted = std::mem::replace(&mut self.fifo, Fifo::make(&lock)?);
+            if greeted {
+                let Fifo { reader, notes, .. } = accepted;
+                return Ok(Receiver::new(reader, notes, &self.options));
+            }
+            // Somebody opened the FIFO and is no sender.
+            match wait {
+                Wait::Never => return Err(OpenError::NotFound),
+                _ if wait.is_over() => return Err(OpenError::TimedOut),
+                _ => {}
+            }
         }
-        let lock = self.name.lock()?;
-        remove(&lock)?;
-        let accepted = std::mem::replace(&mut self.fifo, Fifo::make(&lock)?);
-        Ok(Receiver::new(
-            accepted.reader,
-            accepted.notes,
-            &self.options,
-        ))
     }
 }
 
@@ -116,6 +126,15 @@ impl Fifo {
                 let _ = remove(lock);
                 Err(OpenError::io("mkfifo", error))
             }
+        }
+    }
+
+    /// Whether what came first is the word of a sender, which is taken out.
+    fn is_greeted(&self) -> Result<bool, OpenError> {
+        let mut word = [0; frame::HELLO.len()];
+        match self.reader.read_now(&mut [IoSliceMut::new(&mut word)]) {
+            Ok(len) => Ok(len == Some(word.len()) && word == frame::HELLO),
+            Err(error) => Err(OpenError::io("preadv2", error)),
         }
     }
 }
