@@ -138,3 +138,26 @@ impl Sender {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_owed_leads_to_the_end_of_the_chunk_however_it_is_paid() {
+        let len = CHUNK + 3;
+        let total = Header::Long(len).total();
+        let first = HEADER + CHUNK + 1;
+        for done in [1, 3, 4, 5, first - 1, first, first + 1, total - 1] {
+            let abandoned = Abandoned { len, done };
+            let mut header = [0; HEADER];
+            let owed = abandoned.owed(&mut header).map(|slice| slice.len());
+            let owed = owed[0] + owed[1];
+            assert_eq!(done + owed, if done < first { first } else { total });
+            assert_eq!(abandoned.pay(owed), None);
+            let done = done + owed - 1;
+            let rest = abandoned.pay(owed - 1);
+            assert_eq!(rest, Some(Abandoned { len, done }));
+        }
+    }
+}

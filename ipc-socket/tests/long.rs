@@ -1,6 +1,7 @@
 //! Long messages byte by byte: cut anywhere, taken back, with verdicts that are none.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -174,6 +175,24 @@ fn of_a_message_whose_sender_died_half_way_nothing_arrives() {
                 assert!(matches!(end, Err(RecvError::PeerDied)), "{cut}: {end:?}");
             }
             writer.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn descriptors_that_come_beside_a_long_message_stay_with_their_own() {
+    let (mut tx, mut rx) = Socket::pair(&Options::default().descriptors(true)).unwrap();
+    let file = rustix::fs::memfd_create("f", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut buffer = vec![0; 50_000];
+    for _ in 0..3 {
+        tx.send(&payload(50_000)).unwrap();
+        tx.send_with_descriptors(b"one", &[file.as_fd()], Wait::Never)
+            .unwrap();
+        tx.send(&payload(50_000)).unwrap();
+        for (expected, rights) in [(50_000, 0), (3, 1), (50_000, 0)] {
+            let mut files = Vec::new();
+            let len = rx.recv_with_descriptors(&mut buffer, &mut files, Wait::Never);
+            assert_eq!((len.unwrap(), files.len()), (expected, rights));
         }
     }
 }
