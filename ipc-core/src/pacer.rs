@@ -2,6 +2,8 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
+use crate::WaitStrategy;
+
 /// How long [`Pacer::gather`] waits at most: a score of small messages, and a tenth of one wake.
 const GATHER: Duration = Duration::from_micros(5);
 
@@ -54,17 +56,21 @@ impl Pacer {
         self.learn(started.elapsed());
     }
 
-    /// Lets messages gather: gives way, and waits some microseconds if that took none. At most one
-    /// system call. For an end that would sleep otherwise, and have to be woken.
-    pub fn gather(&mut self) {
-        self.gather_for(GATHER);
-    }
-
-    /// The same for an end that would look again at once: waits as long as that brings more. It is told
-    /// how many messages have come since the last call.
-    pub fn gather_while_it_pays(&mut self, came: usize) {
-        self.gathering.learn(came);
-        self.gather_for(self.gathering.time());
+    /// Called by a receiver before a read, with the number of messages that the last one brought. Two of
+    /// them have room for the call that gathering costs, so then it lets more gather: gives way, and waits
+    /// some microseconds if that took none. That is never more than one call a message.
+    ///
+    /// One that blocks waits for all of that time, since it would sleep otherwise and have to be
+    /// woken. One that looks would look again at once, and waits as long as that brings more.
+    pub fn gather(&mut self, came: usize, strategy: WaitStrategy) {
+        if came < 2 {
+            return;
+        }
+        let time = match strategy {
+            WaitStrategy::Block => GATHER,
+            WaitStrategy::Spin | WaitStrategy::Adaptive => self.gathering.learn(came),
+        };
+        self.gather_for(time);
     }
 
     fn gather_for(&mut self, time: Duration) {
@@ -118,7 +124,8 @@ impl Gathering {
         GATHER / (1 << self.trial.unwrap_or(self.halvings))
     }
 
-    fn learn(&mut self, came: usize) {
+    /// So many have come; how long the next ones may take.
+    fn learn(&mut self, came: usize) -> Duration {
         self.calls += 1;
         self.came += came;
         if self.calls == EPOCH {
@@ -126,6 +133,7 @@ impl Gathering {
             let came = std::mem::take(&mut self.came);
             self.judge(came);
         }
+        self.time()
     }
 
     /// An epoch is over that brought so many.
@@ -195,7 +203,8 @@ mod tests {
         let mut pacer = Pacer::default();
         pacer.learn(DEAR);
         pacer.give_way();
-        pacer.gather();
+        pacer.gather(1, WaitStrategy::Block);
+        pacer.gather(2, WaitStrategy::Block);
         assert_eq!(skipped(&pacer), 14);
     }
 

@@ -76,16 +76,10 @@ impl Receiver {
         }
     }
 
-    /// Two messages a read have room for the call that gathering costs: never more than one call a
-    /// message.
     fn gather(&mut self, wait: Wait) {
         let came = std::mem::take(&mut self.handed_out);
-        if came < 2 || wait == Wait::Never {
-            return;
-        }
-        match self.waiter.strategy() {
-            WaitStrategy::Block => self.pacer.gather(),
-            WaitStrategy::Spin | WaitStrategy::Adaptive => self.pacer.gather_while_it_pays(came),
+        if wait != Wait::Never {
+            self.pacer.gather(came, self.waiter.strategy());
         }
     }
 

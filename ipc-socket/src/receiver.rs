@@ -3,7 +3,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::Interest;
-use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
@@ -113,16 +113,10 @@ impl Receiver {
         }
     }
 
-    /// Two messages a call have room for the call that gathering costs: never more than one call a
-    /// message.
     fn gather(&mut self, wait: Wait) {
         let came = std::mem::take(&mut self.handed_out);
-        if came < 2 || wait == Wait::Never {
-            return;
-        }
-        match self.waiter.strategy() {
-            WaitStrategy::Block => self.pacer.gather(),
-            WaitStrategy::Spin | WaitStrategy::Adaptive => self.pacer.gather_while_it_pays(came),
+        if wait != Wait::Never {
+            self.pacer.gather(came, self.waiter.strategy());
         }
     }
 

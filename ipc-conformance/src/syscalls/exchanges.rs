@@ -119,53 +119,44 @@ fn receive(receiver: &mut impl Receiver, buffer: &mut [u8]) {
 }
 
 /// The calls of both sides in one thread, which receives each message after it was sent.
-pub fn to_itself<S, R>((sender, receiver): (S, R), load: Load) -> u64
+pub fn to_itself<S, R>(ends: (S, R), load: Load) -> u64
 where
     S: Sender + Handoff + 'static,
     R: Receiver + Handoff + 'static,
 {
-    let ends = (End::new(sender), End::new(receiver));
-    count(send_and_receive::<S, R>, (load, ends))
-}
-
-fn send_and_receive<S: Sender + Handoff, R: Receiver + Handoff>(
-    probe: Probe,
-    (load, (sender, receiver)): (Load, (End<S>, End<R>)),
-) {
-    let (mut sender, message) = (sender.into_inner(), load.message());
-    let (mut receiver, mut buffer) = (receiver.into_inner(), load.message());
-    load.run(probe, || {
-        sender.send(&message).unwrap();
-        receive(&mut receiver, &mut buffer);
-    });
+    count_exchange(ends, load, 1)
 }
 
 /// The calls of both sides in one thread, where two messages are there whenever the receiver comes, as
 /// in a stream. The messages of `load` are those of one side: it makes half as many pairs.
-pub fn in_pairs<S, R>((sender, receiver): (S, R), load: Load) -> u64
+pub fn in_pairs<S, R>(ends: (S, R), load: Load) -> u64
 where
     S: Sender + Handoff + 'static,
     R: Receiver + Handoff + 'static,
 {
-    let pairs = Load {
-        messages: load.messages / 2,
-        ..load
-    };
-    let ends = (End::new(sender), End::new(receiver));
-    count(send_and_receive_two::<S, R>, (pairs, ends))
+    let messages = load.messages / 2;
+    count_exchange(ends, Load { messages, ..load }, 2)
 }
 
-fn send_and_receive_two<S: Sender + Handoff, R: Receiver + Handoff>(
+fn count_exchange<S, R>((sender, receiver): (S, R), load: Load, at_once: u64) -> u64
+where
+    S: Sender + Handoff + 'static,
+    R: Receiver + Handoff + 'static,
+{
+    let ends = (End::new(sender), End::new(receiver));
+    count(send_and_receive::<S, R>, (load, at_once, ends))
+}
+
+/// Sends so many at once and receives as many, over and over.
+fn send_and_receive<S: Sender + Handoff, R: Receiver + Handoff>(
     probe: Probe,
-    (load, (sender, receiver)): (Load, (End<S>, End<R>)),
+    (load, at_once, (sender, receiver)): (Load, u64, (End<S>, End<R>)),
 ) {
     let (mut sender, message) = (sender.into_inner(), load.message());
     let (mut receiver, mut buffer) = (receiver.into_inner(), load.message());
     load.run(probe, || {
-        sender.send(&message).unwrap();
-        sender.send(&message).unwrap();
-        receive(&mut receiver, &mut buffer);
-        receive(&mut receiver, &mut buffer);
+        (0..at_once).for_each(|_| sender.send(&message).unwrap());
+        (0..at_once).for_each(|_| receive(&mut receiver, &mut buffer));
     });
 }
 
@@ -183,8 +174,7 @@ where
     let process = Process::new(echo::<S, R>, (load, End::new(asked), End::new(answer)))
         .start()
         .expect("the answering process");
-    let ends = (End::new(ask), End::new(answered));
-    let calls = count(send_and_receive::<S, R>, (load, ends));
+    let calls = count_exchange((ask, answered), load, 1);
     process.join().expect("the answering process");
     calls
 }
