@@ -113,6 +113,16 @@ impl Header {
         }
     }
 
+    /// As it stands in the stream.
+    pub(crate) fn encode(self) -> [u8; HEADER] {
+        match self {
+            Self::Whole(length) => whole(length),
+            Self::Rights(length) => rights(length),
+            Self::Long(length) => long(length),
+            Self::Fin => FIN,
+        }
+    }
+
     /// Bytes of the message.
     pub(crate) fn length(self) -> usize {
         match self {
@@ -278,6 +288,9 @@ mod tests {
             assert_eq!(Header::decode(long(length)), Some(Header::Long(length)));
         }
         assert_eq!(Header::decode(FIN), Some(Header::Fin));
+        for header in [Header::Whole(7), Header::Rights(7), Header::Long(7)] {
+            assert_eq!(Header::decode(header.encode()), Some(header));
+        }
     }
 
     #[test]

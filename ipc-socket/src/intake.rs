@@ -49,6 +49,13 @@ pub(crate) enum Over {
     DescriptorsLost,
 }
 
+/// Where a frame of this kind was read to, but for its verdicts.
+pub(crate) struct Scattered<'a> {
+    pub(crate) header: Header,
+    pub(crate) head: &'a [u8; HEADER],
+    pub(crate) payload: &'a [u8],
+}
+
 /// What [`Intake::take`] found.
 #[derive(Clone, Copy)]
 pub(crate) enum Taken {
@@ -158,24 +165,18 @@ impl Intake {
         self.end = end;
     }
 
-    /// Puts back in what bulk reads brought of the frame at the front to other places: these bytes of
-    /// it. Where a verdict is not among `verdicts` it is one that was found complete.
-    pub(crate) fn put_back(
-        &mut self,
-        header: Header,
-        range: Range<usize>,
-        payload: &[u8],
-        verdicts: &[u8],
-    ) {
+    /// Puts in these bytes of a frame that were read to other places. Where a verdict is not among
+    /// `verdicts` it is one that was found complete.
+    pub(crate) fn put_back(&mut self, read: &Scattered<'_>, range: Range<usize>, verdicts: &[u8]) {
         let mut verdicts = verdicts.iter();
         let mut missing = range.len();
-        for run in header.runs(range.start) {
+        for run in read.header.runs(range.start) {
             let length = run.len().min(missing);
             match run {
                 _ if missing == 0 => break,
-                Run::Payload { from, .. } => self.put_in(&payload[from..from + length]),
+                Run::Header { from } => self.put_in(&read.head[from..from + length]),
+                Run::Payload { from, .. } => self.put_in(&read.payload[from..from + length]),
                 Run::Verdict => self.put_in(&[*verdicts.next().unwrap_or(&COMPLETE)]),
-                Run::Header { .. } => {}
             }
             missing -= length;
         }

@@ -7,8 +7,8 @@ use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter}
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
-use crate::frame::{COMPLETE, Header, Run};
-use crate::intake::{BESIDE, INTAKE, Intake, Over, Taken};
+use crate::frame::{COMPLETE, HEADER, Header, Run};
+use crate::intake::{BESIDE, INTAKE, Intake, Over, Scattered, Taken};
 use crate::long::SLICES;
 use crate::sys::{self, Arrival, Transport};
 use crate::wait::{Stop, complete};
@@ -25,8 +25,8 @@ pub struct Receiver {
     pacer: Pacer,
     /// Messages of the last call that were handed out.
     handed_out: usize,
-    /// Whether the last message was read straight to its place, as the next will be then.
-    in_bulk: bool,
+    /// What the next frame begins with if it is like the last one, which was read straight to its place.
+    expected: Option<Header>,
 }
 
 /// From here on, in bytes, a frame is read straight to where the caller wants it: a copy of so much
@@ -43,7 +43,7 @@ impl Receiver {
             custody: Custody::new(),
             pacer: Pacer::default(),
             handed_out: 0,
-            in_bulk: false,
+            expected: None,
         }
     }
 
@@ -89,13 +89,15 @@ impl Receiver {
             let header = match self.intake.take(buffer)? {
                 Taken::Message { length, rights } => {
                     self.handed_out += 1;
-                    self.in_bulk = false;
+                    self.expected = None;
                     return Ok((length, rights));
                 }
                 Taken::Partial(header) => header,
             };
             flood.check(wait)?;
-            let bulk = header.filter(|header| {
+            // Before anything of a frame has come, it is taken for one like the last.
+            let likely = self.expected.filter(|_| self.intake.bytes().is_empty());
+            let bulk = header.or(likely).filter(|header| {
                 let straight = matches!(header, Header::Whole(_) | Header::Long(_));
                 straight && header.total() >= BULK && header.length() <= buffer.len()
             });
@@ -105,7 +107,7 @@ impl Receiver {
                     let length = header.length();
                     if self.read_bulk(header, &mut buffer[..length], &mut flood, wait)? {
                         self.handed_out += 1;
-                        self.in_bulk = true;
+                        self.expected = Some(header);
                         return Ok((length, 0));
                     }
                 }
@@ -126,7 +128,7 @@ impl Receiver {
         let intake = &mut self.intake;
         // What is beyond the room of a bulk read would have to be moved before it.
         intake.make_room(2 * BESIDE);
-        let room = if self.in_bulk && header.is_none() {
+        let room = if self.expected.is_some() && header.is_none() {
             intake.end + BESIDE
         } else {
             intake.buffer.len() - BESIDE
@@ -140,8 +142,8 @@ impl Receiver {
 
     /// Reads the rest of the frame at the front straight into `payload`, and says whether it is a
     /// message. Until the frame is whole, what came of it earlier stays in front of `end`; so when
-    /// the wait is over first, or a chunk of it was no end of a message, what came now is put behind
-    /// it, and the next call may bring any other buffer.
+    /// the wait is over first, or a chunk of it was no end of a message, or its header is another than
+    /// was expected, what came now is put behind it, and the next call may bring any other buffer.
     fn read_bulk(
         &mut self,
         header: Header,
@@ -152,12 +154,13 @@ impl Receiver {
         self.gather(wait);
         self.intake.make_room(BESIDE);
         let earlier = self.intake.bytes().len();
+        let mut head = header.encode();
         let mut done = earlier;
         loop {
             let mut verdicts = [COMPLETE; SLICES];
             let intake = &mut self.intake;
             let beside = &mut intake.buffer[intake.end..intake.end + BESIDE];
-            let mut places = Places::of(header, done, payload, &mut verdicts, beside);
+            let mut places = Places::of(header, done, &mut head, payload, &mut verdicts, beside);
             let (room, reach) = (&mut places.slices[..places.count], places.reach);
             let arrived = intake.descriptors.then_some(&mut intake.arrived);
             let outcome = read_some(&self.socket, &mut self.waiter, arrived, room, wait);
@@ -165,26 +168,28 @@ impl Receiver {
             let bytes = *came.as_ref().unwrap_or(&0);
             let (from, beside) = (done, bytes.saturating_sub(reach));
             done += bytes.min(reach);
-            // A verdict that has not come is as it was.
-            if verdicts != [COMPLETE; SLICES] {
-                let end = self.intake.end;
-                let beside = self.intake.buffer[end..end + beside].to_vec();
-                self.intake.put_back(header, earlier..from, payload, &[]);
-                self.intake.put_back(header, from..done, payload, &verdicts);
-                self.intake.put_in(&beside);
-                return Ok(false);
-            }
-            if done == header.total() {
+            // Bytes of the header and verdicts that have not come are as they were.
+            let as_expected = head == header.encode() && verdicts == [COMPLETE; SLICES];
+            if as_expected && done == header.total() {
                 self.intake.complete(header, payload, beside);
                 return Ok(true);
             }
-            if self.intake.over.is_some() {
-                return Ok(false);
-            }
-            if let Err(given_up) = came.and_then(|_| flood.check(wait)) {
-                self.intake.put_back(header, earlier..done, payload, &[]);
-                return Err(given_up);
-            }
+            let outcome = match came.and_then(|_| flood.check(wait)) {
+                Ok(()) if as_expected && self.intake.over.is_none() => continue,
+                outcome => outcome,
+            };
+            let end = self.intake.end;
+            let beside = self.intake.buffer[end..end + beside].to_vec();
+            let read = Scattered {
+                header,
+                head: &head,
+                payload,
+            };
+            self.intake.put_back(&read, earlier..from, &[]);
+            self.intake.put_back(&read, from..done, &verdicts);
+            self.intake.put_in(&beside);
+            // What is wrong is found at the front.
+            return outcome.map(|()| false);
         }
     }
 
@@ -242,10 +247,11 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// For a frame of which `done` bytes have come, at least its header.
+    /// For a frame of which `done` bytes have come.
     fn of(
         header: Header,
         done: usize,
+        head: &'a mut [u8; HEADER],
         payload: &'a mut [u8],
         verdicts: &'a mut [u8; SLICES],
         beside: &'a mut [u8],
@@ -253,6 +259,7 @@ impl<'a> Places<'a> {
         let mut slices = [(); SLICES + 1].map(|()| IoSliceMut::new(&mut []));
         let (mut count, mut reach) = (0, 0);
         let (mut payload, mut passed) = (payload, 0);
+        let mut head = &mut head[..];
         let mut verdicts = verdicts.iter_mut();
         for run in header.runs(done).take(SLICES) {
             let place = match run {
@@ -266,7 +273,7 @@ impl<'a> Places<'a> {
                     .next()
                     .map(std::slice::from_mut)
                     .unwrap_or_default(),
-                Run::Header { .. } => &mut [],
+                Run::Header { from } => &mut std::mem::take(&mut head)[from..],
             };
             reach += place.len();
             slices[count] = IoSliceMut::new(place);

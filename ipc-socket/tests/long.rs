@@ -137,6 +137,45 @@ fn a_message_that_was_taken_back_is_followed_by_what_was_sent_after_it() {
 }
 
 #[test]
+fn whatever_follows_a_long_message_is_told_from_one_like_it() {
+    let like = frame(CHUNK + 9, &[COMPLETE; 2]);
+    let other = frame(CHUNK + 8, &[COMPLETE; 2]);
+    let mut whole = 30_000u32.to_le_bytes().to_vec();
+    whole.extend(payload(30_000));
+    for (following, expected) in [
+        (&like, CHUNK + 9),
+        (&other, CHUNK + 8),
+        (&whole, 30_000),
+        (&SHORT.to_vec(), 5),
+    ] {
+        // After the first of its kind the receiver expects the next to be like it. Cut in the
+        // header, behind it, in the payload, in the message after it.
+        for cut in [1, 3, 4, 7, following.len() - 1, following.len() + 2] {
+            let (mut raw, mut rx) = receiver_of(&Options::default());
+            let mut buffer = vec![0; CHUNK + 9];
+            raw.write_all(&like).unwrap();
+            assert_eq!(rx.recv(&mut buffer).unwrap(), CHUNK + 9);
+            let rest = [&following[..], &SHORT, &like].concat();
+            raw.write_all(&rest[..cut]).unwrap();
+            if cut < following.len() {
+                let none = rx.recv_timeout(&mut buffer, Duration::from_millis(1));
+                assert!(matches!(none, Err(RecvError::TimedOut)), "{none:?}");
+                buffer.fill(0xEE);
+            }
+            raw.write_all(&rest[cut..]).unwrap();
+            for expected in [expected, 5, CHUNK + 9] {
+                assert_eq!(rx.try_recv(&mut buffer).unwrap(), expected, "{cut}");
+                if expected > 5 {
+                    assert!(buffer[..expected] == payload(expected));
+                } else {
+                    assert_eq!(&buffer[..5], b"hello");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_verdict_that_is_none_is_corrupt_now_and_later() {
     let long = CHUNK + 5;
     for verdicts in [[9, COMPLETE], [COMPLETE, 9]] {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ipc_conformance::syscalls::{Load, in_pairs, receives, round_trips, sends, sends_batch};
+use ipc_conformance::syscalls::{
+    Load, in_pairs, receives, round_trips, sends, sends_batch, to_itself,
+};
 use ipc_core::{Channel, Listener as _, Tunable, Wait, WaitStrategy};
 use ipc_socket::{Options, Receiver, Sender, Socket};
 
@@ -62,16 +64,23 @@ fn a_blocking_round_trip_is_two_calls() {
 }
 
 #[test]
-fn a_long_message_is_one_call_to_send_and_two_to_receive() {
+fn a_long_message_is_one_call_to_send_and_one_more_to_receive_the_first() {
     let [blocking, ..] = each_strategy();
     // Two chunks, which fit into the send buffer of an untuned system.
-    let load = Load {
+    let first = Load {
         messages: 1,
         size: 100_000,
         before: 0,
     };
-    assert_eq!(sends(pair(&blocking), load), 1);
-    assert_eq!(receives(pair(&blocking), load), 2);
+    assert_eq!(sends(pair(&blocking), first), 1);
+    assert_eq!(receives(pair(&blocking), first), 2);
+    // One like the one before is read at once.
+    let next = Load {
+        messages: 10,
+        before: 1,
+        ..first
+    };
+    assert_eq!(to_itself(pair(&blocking), next), 2 * 10);
 }
 
 #[test]
