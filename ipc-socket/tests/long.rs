@@ -175,6 +175,22 @@ fn whatever_follows_a_long_message_is_told_from_one_like_it() {
     }
 }
 
+/// Where a message like the last one would have its verdicts, these have the same byte.
+#[test]
+fn messages_that_look_like_verdicts_are_told_from_one_like_the_last() {
+    let mut one = 30_000u32.to_le_bytes().to_vec();
+    one.resize(4 + 30_000, COMPLETE);
+    let (mut raw, mut rx) = receiver_of(&Options::default());
+    let mut buffer = vec![0; CHUNK + 9];
+    raw.write_all(&frame(CHUNK + 9, &[COMPLETE; 2])).unwrap();
+    assert_eq!(rx.try_recv(&mut buffer).unwrap(), CHUNK + 9);
+    raw.write_all(&one.repeat(3)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(rx.try_recv(&mut buffer).unwrap(), 30_000);
+        assert!(buffer[..30_000].iter().all(|&byte| byte == COMPLETE));
+    }
+}
+
 #[test]
 fn a_verdict_that_is_none_is_corrupt_now_and_later() {
     let long = CHUNK + 5;
