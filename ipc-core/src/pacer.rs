@@ -148,9 +148,10 @@ impl Gathering {
                 }
             }
             Some(halvings) => {
-                let kept = match halvings > self.halvings {
-                    true => came >= self.usual - self.usual / 8,
-                    false => came >= self.usual + self.usual / 4,
+                let kept = if halvings > self.halvings {
+                    came >= self.usual - self.usual / 8
+                } else {
+                    came >= self.usual + self.usual / 4
                 };
                 if kept {
                     (self.halvings, self.usual) = (halvings, came);
@@ -164,9 +165,10 @@ impl Gathering {
 
     /// The next time to be tried. At the end of the scale it is the other direction's turn.
     fn next(&mut self) -> Option<u32> {
-        let next = match self.longer {
-            true => self.halvings.checked_sub(1),
-            false => Some(self.halvings + 1).filter(|&next| next <= HALVINGS_MOST),
+        let next = if self.longer {
+            self.halvings.checked_sub(1)
+        } else {
+            Some(self.halvings + 1).filter(|&next| next <= HALVINGS_MOST)
         };
         if next.is_none() {
             self.longer = !self.longer;

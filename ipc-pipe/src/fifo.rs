@@ -68,12 +68,11 @@ impl ipc_core::Listener for Listener {
                 Err(error) => return Err(OpenError::io("ppoll", error)),
             }
             let lock = self.name.lock()?;
-            // A sender says it under the same lock, so all of it is there.
-            let greeted = self.fifo.is_greeted()?;
             remove(&lock)?;
-            let accepted = std::mem::replace(&mut self.fifo, Fifo::make(&lock)?);
-            if greeted {
-                let Fifo { reader, notes, .. } = accepted;
+            // Before anything is taken out of the old one, which stays if this fails.
+            let next = Fifo::make(&lock)?;
+            let Fifo { reader, notes, .. } = std::mem::replace(&mut self.fifo, next);
+            if is_greeted(&reader) {
                 return Ok(Receiver::new(reader, notes, &self.options));
             }
             // Somebody opened the FIFO and is no sender.
@@ -128,15 +127,14 @@ impl Fifo {
             }
         }
     }
+}
 
-    /// Whether what came first is the word of a sender, which is taken out.
-    fn is_greeted(&self) -> Result<bool, OpenError> {
-        let mut word = [0; frame::HELLO.len()];
-        match self.reader.read_now(&mut [IoSliceMut::new(&mut word)]) {
-            Ok(len) => Ok(len == Some(word.len()) && word == frame::HELLO),
-            Err(error) => Err(OpenError::io("preadv2", error)),
-        }
-    }
+/// Whether what came first is the word of a sender, which is taken out. A sender says it under the
+/// lock of the name, so all of it is there.
+fn is_greeted(reader: &Descriptor) -> bool {
+    let mut word = [0; frame::HELLO.len()];
+    let read = reader.read_now(&mut [IoSliceMut::new(&mut word)]);
+    read == Ok(Some(word.len())) && word == frame::HELLO
 }
 
 /// Opens the FIFO at the name for writing, waiting for a listener.
