@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};
 
+mod exchanges;
+
+pub use exchanges::{
+    Load, in_pairs, receives, round_trips, sends, sends_batch, streams, to_itself,
+};
+
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `PTRACE_O_TRACESYSGOOD` sets this bit in the stops of system calls.
 const SYSCALL_STOP: i32 = 0x80;

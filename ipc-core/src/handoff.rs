@@ -84,19 +84,42 @@ impl Drop for Table {
 /// Why a value could not be encoded or decoded.
 #[cfg(feature = "serde")]
 #[derive(Debug)]
-pub struct CodecError(postcard::Error);
+pub struct CodecError(Flaw);
+
+#[cfg(feature = "serde")]
+#[derive(Debug)]
+enum Flaw {
+    Codec(postcard::Error),
+    Trailing { len: usize },
+}
 
 #[cfg(feature = "serde")]
 impl std::fmt::Display for CodecError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the value does not fit its encoding: {}", self.0)
+        match &self.0 {
+            Flaw::Codec(error) => write!(f, "the value does not fit its encoding: {error}"),
+            Flaw::Trailing { len } => write!(
+                f,
+                "{len} B follow the encoding of the value; do both sides have the same type?"
+            ),
+        }
     }
 }
 
 #[cfg(feature = "serde")]
 impl std::error::Error for CodecError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
+        match &self.0 {
+            Flaw::Codec(error) => Some(error),
+            Flaw::Trailing { .. } => None,
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<postcard::Error> for CodecError {
+    fn from(error: postcard::Error) -> Self {
+        Self(Flaw::Codec(error))
     }
 }
 
@@ -132,17 +155,20 @@ pub fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Parts, CodecErr
     let (data, descriptors) = gather(|| postcard::to_extend(value, room));
     Ok(Parts {
         descriptors,
-        data: data.map_err(CodecError)?,
+        data: data?,
     })
 }
 
 /// Decodes what [`encode`] made. The bytes are input: any bytes give a value or an error.
 ///
 /// # Errors
-/// When they are not such a value. Descriptors that no end claimed are closed.
+/// When they are not such a value, or more than one. Descriptors that no end claimed are closed.
 #[cfg(feature = "serde")]
 pub fn decode<T: serde::de::DeserializeOwned>(parts: Parts) -> Result<T, CodecError> {
-    scatter(parts.descriptors, || postcard::from_bytes(&parts.data)).map_err(CodecError)
+    match scatter(parts.descriptors, || postcard::take_from_bytes(&parts.data))? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(CodecError(Flaw::Trailing { len: rest.len() })),
+    }
 }
 
 /// A channel end as a `serde` value, for code that is generic over mechanisms. With the `serde`

@@ -9,6 +9,7 @@ mod channel;
 mod custody;
 mod duplex;
 mod error;
+mod flood;
 pub mod handoff;
 pub mod lifeline;
 mod limits;
@@ -30,6 +31,7 @@ pub use channel::{Channel, Listener, Pollable, Receiver, Sender, TryClone, Tunab
 pub use custody::Custody;
 pub use duplex::{Duplex, DuplexOf, RequestError, duplex};
 pub use error::{Limit, OpenError, RecvError, SendError};
+pub use flood::Flood;
 #[cfg(feature = "serde")]
 pub use handoff::End;
 pub use handoff::{Handoff, Parts};

@@ -2,7 +2,9 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-/// How long [`Pacer::gather`] waits: a score of small messages, and a tenth of one wake.
+use crate::WaitStrategy;
+
+/// How long [`Pacer::gather`] waits at most: a score of small messages, and a tenth of one wake.
 const GATHER: Duration = Duration::from_micros(5);
 
 /// A yield that takes this long went to somebody else: a peer that fills or empties a channel of
@@ -29,6 +31,7 @@ pub struct Pacer {
     skip: u32,
     /// How many it will be after the next dear one.
     patience: u32,
+    gathering: Gathering,
 }
 
 impl Default for Pacer {
@@ -36,6 +39,7 @@ impl Default for Pacer {
         Self {
             skip: 0,
             patience: SKIP_FIRST,
+            gathering: Gathering::default(),
         }
     }
 }
@@ -52,12 +56,27 @@ impl Pacer {
         self.learn(started.elapsed());
     }
 
-    /// Lets messages gather: gives way, and waits some microseconds if that took none. At most one
-    /// system call.
-    pub fn gather(&mut self) {
+    /// Called by a receiver before a read, with the number of messages that the last one brought. Two of
+    /// them have room for the call that gathering costs, so then it lets more gather: gives way, and waits
+    /// some microseconds if that took none. That is never more than one call a message.
+    ///
+    /// One that blocks waits for all of that time, since it would sleep otherwise and have to be
+    /// woken. One that looks would look again at once, and waits as long as that brings more.
+    pub fn gather(&mut self, came: usize, strategy: WaitStrategy) {
+        if came < 2 {
+            return;
+        }
+        let time = match strategy {
+            WaitStrategy::Block => GATHER,
+            WaitStrategy::Spin | WaitStrategy::Adaptive => self.gathering.learn(came),
+        };
+        self.gather_for(time);
+    }
+
+    fn gather_for(&mut self, time: Duration) {
         let started = Instant::now();
         self.give_way();
-        while started.elapsed() < GATHER {
+        while started.elapsed() < time {
             spin_loop();
         }
     }
@@ -69,6 +88,92 @@ impl Pacer {
             self.skip = self.patience;
             self.patience = (4 * self.patience).min(SKIP_MOST);
         }
+    }
+}
+
+/// Calls whose messages are counted together.
+const EPOCH: u32 = 16;
+/// Epochs between two trials of another time.
+const TRUST: u32 = 16;
+/// The shortest time is that of this many halvings.
+const HALVINGS_MOST: u32 = 3;
+
+/// How long gathering takes. A peer that streams sends twice as much in twice the time; one that has a
+/// few messages under way and waits for answers sends those and no more, and the time is lost. So now
+/// and then an epoch is spent with half or twice the time, and that is kept if it brought as many, or
+/// more.
+#[derive(Clone, Debug, Default)]
+struct Gathering {
+    /// How often [`GATHER`] is halved.
+    halvings: u32,
+    /// The halvings that are on trial in this epoch.
+    trial: Option<u32>,
+    /// What the last epoch without a trial brought.
+    usual: usize,
+    /// Whether the next trial is of a longer time.
+    longer: bool,
+    /// Epochs since the last trial.
+    trusted: u32,
+    /// Calls of this epoch, and what they brought.
+    calls: u32,
+    came: usize,
+}
+
+impl Gathering {
+    fn time(&self) -> Duration {
+        GATHER / (1 << self.trial.unwrap_or(self.halvings))
+    }
+
+    /// So many have come; how long the next ones may take.
+    fn learn(&mut self, came: usize) -> Duration {
+        self.calls += 1;
+        self.came += came;
+        if self.calls == EPOCH {
+            self.calls = 0;
+            let came = std::mem::take(&mut self.came);
+            self.judge(came);
+        }
+        self.time()
+    }
+
+    /// An epoch is over that brought so many.
+    fn judge(&mut self, came: usize) {
+        match self.trial.take() {
+            None => {
+                self.usual = came;
+                self.trusted += 1;
+                if self.trusted == TRUST {
+                    self.trusted = 0;
+                    self.trial = self.next();
+                }
+            }
+            Some(halvings) => {
+                let kept = if halvings > self.halvings {
+                    came >= self.usual - self.usual / 8
+                } else {
+                    came >= self.usual + self.usual / 4
+                };
+                if kept {
+                    (self.halvings, self.usual) = (halvings, came);
+                    self.trial = self.next();
+                } else {
+                    self.longer = !self.longer;
+                }
+            }
+        }
+    }
+
+    /// The next time to be tried. At the end of the scale it is the other direction's turn.
+    fn next(&mut self) -> Option<u32> {
+        let next = if self.longer {
+            self.halvings.checked_sub(1)
+        } else {
+            Some(self.halvings + 1).filter(|&next| next <= HALVINGS_MOST)
+        };
+        if next.is_none() {
+            self.longer = !self.longer;
+        }
+        next
     }
 }
 
@@ -100,7 +205,36 @@ mod tests {
         let mut pacer = Pacer::default();
         pacer.learn(DEAR);
         pacer.give_way();
-        pacer.gather();
+        pacer.gather(1, WaitStrategy::Block);
+        pacer.gather(2, WaitStrategy::Block);
         assert_eq!(skipped(&pacer), 14);
+    }
+
+    /// Plays many epochs with a peer that sends this much in each time, and gives what was settled on.
+    fn settled(mut gathering: Gathering, sends: impl Fn(Duration) -> usize) -> Duration {
+        for _ in 0..20 * EPOCH * TRUST {
+            let came = sends(gathering.time());
+            gathering.learn(came);
+        }
+        gathering.trial = None;
+        gathering.time()
+    }
+
+    #[test]
+    fn gathering_takes_as_long_as_it_brings_more() {
+        let shortest = GATHER / (1 << HALVINGS_MOST);
+        let stream = |time: Duration| time.as_nanos() as usize / 200;
+        let window = |_: Duration| 8;
+        let saturated = |time: Duration| stream(time).min(8);
+        let start = Gathering::default;
+        assert_eq!(settled(start(), stream), GATHER);
+        assert_eq!(settled(start(), window), shortest);
+        // Eight messages take 1.6 us; a shorter time would not bring them.
+        assert_eq!(settled(start(), saturated), GATHER / 2);
+        let short = Gathering {
+            halvings: HALVINGS_MOST,
+            ..start()
+        };
+        assert_eq!(settled(short, stream), GATHER, "from the other end too");
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 use rustix::net::{
@@ -18,17 +19,23 @@ use rustix::net::{
 };
 
 use crate::lifeline::Lifeline;
-use crate::wait::{Interest, Polled, poll};
+use crate::wait::{Polled, poll, poll_all};
 use crate::{Custody, Handoff, Listener, Name, OpenError, Parts, Wait};
 
-/// How long a connector may take to say what it brings, lest a silent one holds up the others.
+/// How long a connector may take to say its first word. Meanwhile others are served.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one that has begun may take to say the rest: an honest one says it in one breath.
+const BREATH: Duration = Duration::from_millis(200);
 /// So long a visitor may speak at least, also to a listener that would not wait: it has connected
 /// and is about to.
 const GRACE: Duration = Duration::from_millis(40);
 /// How long a connector sleeps between two looks for its listener.
 const RETRY: Duration = Duration::from_millis(2);
 const BACKLOG: i32 = 64;
+/// Most silent visitors at a time.
+const SILENT_MOST: usize = 16;
+/// How often a connector begins anew after its listener hung up on it.
+const ATTEMPTS: u32 = 16;
 
 /// A bound name; see [`Listener`].
 pub struct RendezvousListener<R> {
@@ -37,6 +44,7 @@ pub struct RendezvousListener<R> {
     name: Name,
     /// Device and inode of the socket file, so that a drop removes only what this listener made.
     identity: (u64, u64),
+    hall: Hall,
     custody: Custody,
     receiver: PhantomData<fn() -> R>,
 }
@@ -61,34 +69,39 @@ impl<R: Handoff> RendezvousListener<R> {
             kind,
             name: name.clone(),
             identity,
+            hall: Hall::default(),
             custody: Custody::new(),
             receiver: PhantomData,
         })
     }
+}
 
-    /// One visitor: its receiver, or why it was turned away.
-    fn admit(&self, visitor: OwnedFd, wait: Wait) -> Result<R, OpenError> {
-        let credentials = rustix::net::sockopt::socket_peercred(&visitor)
-            .map_err(|e| OpenError::io("getsockopt", e))?;
-        trust(credentials.uid.as_raw())?;
-        let line = Lifeline::from_fd(visitor)?;
-        let greeting = line.recv_parts(wait)?;
-        if greeting.data != self.kind.as_bytes() || !greeting.descriptors.is_empty() {
-            return Err(OpenError::Incompatible {
-                what: "it brings another kind of channel",
-            });
-        }
-        R::from_parts(line.recv_parts(wait)?)
+/// One visitor: its receiver, or why it was turned away.
+fn admit<R: Handoff>(kind: &str, visitor: OwnedFd, wait: Wait) -> Result<R, OpenError> {
+    let credentials = rustix::net::sockopt::socket_peercred(&visitor)
+        .map_err(|e| OpenError::io("getsockopt", e))?;
+    trust(credentials.uid.as_raw())?;
+    let line = Lifeline::from_fd(visitor)?;
+    let greeting = line.recv_parts(wait)?;
+    if greeting.data != kind.as_bytes() || !greeting.descriptors.is_empty() {
+        return Err(OpenError::Incompatible {
+            what: "it brings another kind of channel",
+        });
     }
+    R::from_parts(line.recv_parts(wait)?)
 }
 
 impl<R: Handoff> Listener for RendezvousListener<R> {
     type Receiver = R;
 
     fn accept(&mut self, wait: Wait) -> Result<R, OpenError> {
-        accept_one(self.socket.as_fd(), wait, |visitor, patience| {
-            self.admit(visitor, patience)
-        })
+        let kind = self.kind;
+        accept_one(
+            self.socket.as_fd(),
+            &mut self.hall,
+            wait,
+            |visitor, patience| admit(kind, visitor, patience),
+        )
     }
 }
 
@@ -100,47 +113,110 @@ impl<R> Drop for RendezvousListener<R> {
     }
 }
 
+/// Where visitors stand who have connected and said nothing yet, so that none is in another's way. It
+/// belongs to a listener and lasts from one [`accept_one`] to the next.
+#[derive(Debug, Default)]
+pub struct Hall(Vec<Visitor>);
+
+#[derive(Debug)]
+struct Visitor {
+    socket: OwnedFd,
+    since: Instant,
+}
+
+impl Hall {
+    fn enter(&mut self, socket: OwnedFd) {
+        if self.0.len() == SILENT_MOST {
+            self.0.remove(0);
+        }
+        let since = Instant::now();
+        self.0.push(Visitor { socket, since });
+    }
+
+    /// Sleeps until one of the visitors speaks, who then leaves the hall, or one knocks at `door`, or
+    /// the wait is over. Sends away who has been silent for too long.
+    fn listen(&mut self, door: BorrowedFd<'_>, wait: Wait) -> Result<Heard, Errno> {
+        let wait = match (self.0.first(), wait) {
+            (None, wait) => wait,
+            (Some(eldest), Wait::Until(end)) => Wait::Until(end.min(eldest.since + PATIENCE)),
+            (Some(eldest), _) => Wait::Until(eldest.since + PATIENCE),
+        };
+        let visitors = self.0.iter().map(|visitor| visitor.socket.as_fd());
+        let mut polled: Vec<PollFd<'_>> = std::iter::once(door)
+            .chain(visitors)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let outcome = poll_all(&mut polled, wait)?;
+        let events: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
+        if let Some(speaker) = events[1..].iter().position(|&speaks| speaks) {
+            return Ok(Heard::Voice(self.0.remove(speaker).socket));
+        }
+        let now = Instant::now();
+        self.0.retain(|visitor| now < visitor.since + PATIENCE);
+        Ok(match outcome {
+            Polled::Ready => Heard::Knock,
+            Polled::TimedOut => Heard::Nothing,
+        })
+    }
+}
+
+/// What [`Hall::listen`] heard.
+enum Heard {
+    Voice(OwnedFd),
+    Knock,
+    Nothing,
+}
+
 /// Waits for a visitor that `admit` lets in. Those that it turns away end no wait, and neither they
-/// nor silent ones prolong it by more than a few tens of milliseconds: `admit` is told how long it
-/// may listen to one.
+/// nor silent ones prolong it by more than a few tens of milliseconds. Silent ones are waited for
+/// side by side, in `hall`: none delays another. `admit` is told how long it may listen to one who has
+/// begun to speak.
 ///
 /// # Errors
 /// As [`Listener::accept`].
 pub fn accept_one<R>(
-    socket: BorrowedFd<'_>,
+    door: BorrowedFd<'_>,
+    hall: &mut Hall,
     wait: Wait,
     mut admit: impl FnMut(OwnedFd, Wait) -> Result<R, OpenError>,
 ) -> Result<R, OpenError> {
-    let over = || match wait {
-        Wait::Never => OpenError::NotFound,
-        _ => OpenError::TimedOut,
-    };
     let grace = Instant::now() + GRACE;
+    // So long visitors are heard who have come; for new ones `wait` counts.
     let last = match wait {
         Wait::Never => Some(grace),
         Wait::Until(deadline) => Some(deadline.max(grace)),
         Wait::Forever => None,
     };
     loop {
-        match accept_with(socket, SocketFlags::CLOEXEC) {
-            Ok(visitor) => {
-                let patience = Instant::now() + PATIENCE;
+        let patience = match last {
+            _ if hall.0.is_empty() => wait,
+            Some(last) => Wait::Until(last),
+            None => Wait::Forever,
+        };
+        let mut nobody = false;
+        match hall.listen(door, patience) {
+            Ok(Heard::Voice(visitor)) => {
+                let patience = Instant::now() + BREATH;
                 let patience = last.map_or(patience, |last| last.min(patience));
                 if let Ok(admitted) = admit(visitor, Wait::Until(patience)) {
                     return Ok(admitted);
                 }
-                if last.is_some_and(|last| Instant::now() >= last) {
-                    return Err(over());
-                }
-                continue;
             }
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-            Err(error) => return Err(OpenError::io("accept4", error)),
-        }
-        match poll([(socket, Interest::Read)], wait) {
-            Ok(Polled::Ready) => {}
-            Ok(Polled::TimedOut) => return Err(over()),
+            Ok(Heard::Knock) => match accept_with(door, SocketFlags::CLOEXEC) {
+                Ok(visitor) => hall.enter(visitor),
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(OpenError::io("accept4", error)),
+            },
+            Ok(Heard::Nothing) => nobody = hall.0.is_empty(),
             Err(error) => return Err(OpenError::io("ppoll", error)),
+        }
+        if (nobody && wait.is_over()) || last.is_some_and(|last| Instant::now() >= last) {
+            if wait == Wait::Never {
+                // Its next call may be long in coming; they can knock again.
+                hall.0.clear();
+                return Err(OpenError::NotFound);
+            }
+            return Err(OpenError::TimedOut);
         }
     }
 }
@@ -201,16 +277,67 @@ pub fn connect<R: Handoff>(
     receiver: R,
     wait: Wait,
 ) -> Result<(), OpenError> {
-    let line = Lifeline::from_fd(connect_socket(name, wait)?)?;
-    let greeting = Parts {
-        descriptors: Vec::new(),
-        data: kind.as_bytes().to_vec(),
-    };
-    line.send_parts(&greeting, wait_or(wait, PATIENCE))?;
-    let parts = receiver
-        .into_parts()
-        .map_err(|e| OpenError::io("fcntl", e))?;
-    line.send_parts(&parts, wait_or(wait, PATIENCE))
+    persist(wait, || {
+        let line = Lifeline::from_fd(connect_socket(name, wait)?)?;
+        let greeting = Parts {
+            descriptors: Vec::new(),
+            data: kind.as_bytes().to_vec(),
+        };
+        line.send_parts(&greeting, wait_or(wait, PATIENCE))?;
+        let parts = receiver.to_parts().map_err(|e| OpenError::io("fcntl", e))?;
+        line.send_parts(&parts, wait_or(wait, PATIENCE))
+    })?;
+    receiver.release();
+    Ok(())
+}
+
+/// Connects by `attempt`, and anew when the listener hangs up in its midst. One that ends, or is
+/// restarted, does that to whoever is still in its queue: it was as good as not there. One that turns
+/// a connector away does the same every time, so the number of attempts has an end, and that is an
+/// `Io` error.
+///
+/// # Errors
+/// Those of `attempt`.
+pub fn persist<T>(
+    wait: Wait,
+    mut attempt: impl FnMut() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(OpenError::Io { source, .. }) if is_hang_up(&source) => pause(wait),
+            outcome => return outcome,
+        }
+    }
+    attempt()
+}
+
+fn is_hang_up(error: &std::io::Error) -> bool {
+    let error = Errno::from_io_error(error);
+    matches!(error, Some(Errno::PIPE | Errno::CONNRESET))
+}
+
+/// Before the next look for a listener.
+fn pause(wait: Wait) {
+    let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
+    let _ = poll([], Wait::at_most(pause));
+}
+
+/// Connects by `attempt`, which says `NotFound` until a listener is there.
+///
+/// # Errors
+/// `TimedOut` at the deadline; `NotFound` if `wait` is [`Wait::Never`]; other errors of `attempt`.
+pub fn find<T>(
+    wait: Wait,
+    mut attempt: impl FnMut() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    loop {
+        match attempt() {
+            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
+            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
+            Err(OpenError::NotFound) => pause(wait),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Connects a Unix stream to the listener at the name, waiting for one to appear.
@@ -218,16 +345,7 @@ pub fn connect<R: Handoff>(
 /// # Errors
 /// As [`Channel::connect`](crate::Channel::connect).
 pub fn connect_socket(name: &Name, wait: Wait) -> Result<OwnedFd, OpenError> {
-    loop {
-        match try_connect(name) {
-            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
-            Err(OpenError::NotFound) => {}
-            outcome => return outcome,
-        }
-        let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
-        let _ = poll([], Wait::at_most(pause));
-    }
+    find(wait, || try_connect(name))
 }
 
 fn try_connect(name: &Name) -> Result<OwnedFd, OpenError> {

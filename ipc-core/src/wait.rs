@@ -78,13 +78,18 @@ pub fn poll<const N: usize>(
         };
         PollFd::from_borrowed_fd(fd, flags)
     });
+    poll_all(&mut polled, wait)
+}
+
+/// [`poll`] of any number, which tells of each by its events.
+pub(crate) fn poll_all(polled: &mut [PollFd<'_>], wait: Wait) -> Result<Polled, Errno> {
     loop {
         let remaining = wait.remaining();
         let timeout = remaining.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         });
-        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+        match rustix::event::poll(polled, timeout.as_ref()) {
             Ok(0) if wait.is_over() => return Ok(Polled::TimedOut),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(Polled::Ready),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ipc_core::handoff::{End, gather, scatter};
+use ipc_core::handoff::{End, decode, encode, gather, scatter};
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Handoff, OpenError, Parts, Wait};
 
@@ -58,4 +58,17 @@ fn a_decoding_that_panics_keeps_no_descriptor() {
     }));
     assert!(panicked.is_err());
     assert!(has_no_writer(&reader), "what was not taken is open");
+}
+
+#[test]
+fn bytes_behind_a_value_are_refused_and_its_descriptors_closed() {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut parts = encode(&(End::new(Descriptor(writer.into())), 7u8)).unwrap();
+    parts.data.push(0);
+    let refused = decode::<(End<Descriptor>, u8)>(parts);
+    let Err(refused) = refused else {
+        panic!("a byte too much")
+    };
+    assert!(refused.to_string().starts_with("1 B follow"), "{refused}");
+    assert!(has_no_writer(&reader));
 }

@@ -4,10 +4,11 @@
 //! FIFO, now nameless, and puts a new one at the name for the next. Senders come one at a time,
 //! under the lock of the directory. A listener is alive as long as its `flock(2)` on the FIFO is.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use ipc_core::rendezvous::find;
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Custody, Name, NameLock, OpenError, Wait, check_ownership};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
@@ -17,8 +18,6 @@ use crate::notes::Notes;
 use crate::sys::Descriptor;
 use crate::{Options, Receiver, frame};
 
-/// How long a sender sleeps between two looks for its listener.
-const RETRY: Duration = Duration::from_millis(2);
 const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A FIFO that waits for its sender.
@@ -61,20 +60,28 @@ impl ipc_core::Listener for Listener {
     type Receiver = Receiver;
 
     fn accept(&mut self, wait: Wait) -> Result<Receiver, OpenError> {
-        match poll([(self.fifo.reader.as_fd(), Interest::Read)], wait) {
-            Ok(Polled::Ready) => {}
-            Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
-            Err(error) => return Err(OpenError::io("ppoll", error)),
+        loop {
+            match poll([(self.fifo.reader.as_fd(), Interest::Read)], wait) {
+                Ok(Polled::Ready) => {}
+                Ok(Polled::TimedOut) if wait == Wait::Never => return Err(OpenError::NotFound),
+                Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
+                Err(error) => return Err(OpenError::io("ppoll", error)),
+            }
+            let lock = self.name.lock()?;
+            remove(&lock)?;
+            // Before anything is taken out of the old one, which stays if this fails.
+            let next = Fifo::make(&lock)?;
+            let Fifo { reader, notes, .. } = std::mem::replace(&mut self.fifo, next);
+            if is_greeted(&reader) {
+                return Ok(Receiver::new(reader, notes, &self.options));
+            }
+            // Somebody opened the FIFO and is no sender.
+            match wait {
+                Wait::Never => return Err(OpenError::NotFound),
+                _ if wait.is_over() => return Err(OpenError::TimedOut),
+                _ => {}
+            }
         }
-        let lock = self.name.lock()?;
-        remove(&lock)?;
-        let accepted = std::mem::replace(&mut self.fifo, Fifo::make(&lock)?);
-        Ok(Receiver::new(
-            accepted.reader,
-            accepted.notes,
-            &self.options,
-        ))
     }
 }
 
@@ -122,18 +129,17 @@ impl Fifo {
     }
 }
 
+/// Whether what came first is the word of a sender, which is taken out. A sender says it under the
+/// lock of the name, so all of it is there.
+fn is_greeted(reader: &Descriptor) -> bool {
+    let mut word = [0; frame::HELLO.len()];
+    let read = reader.read_now(&mut [IoSliceMut::new(&mut word)]);
+    read == Ok(Some(word.len())) && word == frame::HELLO
+}
+
 /// Opens the FIFO at the name for writing, waiting for a listener.
 pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError> {
-    loop {
-        match try_connect(name) {
-            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
-            Err(OpenError::NotFound) => {}
-            outcome => return outcome,
-        }
-        let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
-        let _ = poll([], Wait::at_most(pause));
-    }
+    find(wait, || try_connect(name))
 }
 
 fn try_connect(name: &Name) -> Result<(Descriptor, Notes), OpenError> {

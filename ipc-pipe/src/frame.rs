@@ -20,7 +20,7 @@ pub(crate) const PIPE_BUF: usize = rustix::pipe::PIPE_BUF;
 pub(crate) const SHORT: usize = PIPE_BUF - HEADER;
 /// Longest payload at all; the length above it is [`HELLO`].
 pub(crate) const LONGEST: usize = u32::MAX as usize - 1;
-/// The length that announces a new sender and has no payload.
+/// What a sender says first to a listener. As a length it is none, lest it be taken for a message.
 pub(crate) const HELLO: [u8; HEADER] = u32::MAX.to_le_bytes();
 
 /// Verdict: the payload is complete.
@@ -56,9 +56,6 @@ pub(crate) fn front(bytes: &[u8], max_message: usize) -> Front {
     let Some(header) = bytes.first_chunk::<HEADER>() else {
         return Front::Partial { needed: HEADER };
     };
-    if *header == HELLO {
-        return Front::Skip { whole: HEADER };
-    }
     let len = u32::from_le_bytes(*header) as usize;
     if len > max_message {
         return Front::Corrupt {
@@ -119,7 +116,7 @@ mod tests {
             front(&header(MAX + 1), MAX),
             Front::Corrupt { .. }
         ));
-        assert_eq!(front(&HELLO, MAX), Front::Skip { whole: HEADER });
+        assert!(matches!(front(&HELLO, MAX), Front::Corrupt { .. }));
         assert_eq!(
             front(&header(0), MAX),
             Front::Message {

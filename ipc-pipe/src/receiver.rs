@@ -1,9 +1,8 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Custody, Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
 
 use crate::Options;
 use crate::frame::{self, Front, HEADER, PIPE_BUF};
@@ -77,11 +76,10 @@ impl Receiver {
         }
     }
 
-    /// Two messages a read have room for the call that gathering costs: never more than one call a
-    /// message.
     fn gather(&mut self, wait: Wait) {
-        if std::mem::take(&mut self.handed_out) > 1 && wait != Wait::Never {
-            self.pacer.gather();
+        let came = std::mem::take(&mut self.handed_out);
+        if wait != Wait::Never {
+            self.pacer.gather(came, self.waiter.strategy());
         }
     }
 
@@ -210,37 +208,6 @@ fn read_some(
     }
 }
 
-/// Reads of one call that are above suspicion: several times what the longest whole message in a
-/// pipe takes, since the buffer doubles.
-const READS: usize = 64;
-/// So long a call whose wait is over goes on with a pipe that never runs dry.
-const GRACE: Duration = Duration::from_millis(20);
-
-/// A peer that keeps sending what never becomes a message must not keep a caller beyond its
-/// deadline, nor one who would not wait at all.
-#[derive(Default)]
-struct Flood {
-    reads: usize,
-    since: Option<Instant>,
-}
-
-impl Flood {
-    #[inline]
-    fn check(&mut self, wait: Wait) -> Result<(), RecvError> {
-        self.reads += 1;
-        if self.reads <= READS || !wait.is_over() {
-            return Ok(());
-        }
-        if self.since.get_or_insert_with(Instant::now).elapsed() < GRACE {
-            return Ok(());
-        }
-        Err(match wait {
-            Wait::Never => RecvError::Empty,
-            _ => RecvError::TimedOut,
-        })
-    }
-}
-
 /// Half a microsecond between two looks: each takes the lock of the pipe (`anon_pipe_read`), which
 /// the sender needs for the message that is looked for.
 fn contend_less() {
@@ -331,35 +298,5 @@ mod tests {
             }
         });
         assert_eq!(receiver.buffer.len(), INTAKE + BESIDE);
-    }
-
-    /// As a pipe that never runs dry makes a call do.
-    fn reads_until_given_up(wait: Wait) -> (Duration, RecvError) {
-        let (start, mut flood) = (Instant::now(), Flood::default());
-        loop {
-            if let Err(given_up) = flood.check(wait) {
-                return (start.elapsed(), given_up);
-            }
-            assert!(start.elapsed() < 50 * GRACE, "{wait:?} goes on for ever");
-        }
-    }
-
-    #[test]
-    fn a_flood_that_is_no_message_ends_with_the_wait() {
-        let (took, given_up) = reads_until_given_up(Wait::Never);
-        assert!(took >= GRACE && matches!(given_up, RecvError::Empty));
-        // Its clock began to run before ours.
-        let (took, given_up) = reads_until_given_up(Wait::at_most(Duration::from_millis(5)));
-        assert!(took >= GRACE && matches!(given_up, RecvError::TimedOut));
-    }
-
-    #[test]
-    fn a_long_message_is_no_flood() {
-        let mut flood = Flood::default();
-        assert!((0..READS).all(|_| flood.check(Wait::Never).is_ok()));
-        assert!(
-            flood.check(Wait::Never).is_ok(),
-            "a first look at the clock"
-        );
     }
 }

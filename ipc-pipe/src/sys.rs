@@ -10,7 +10,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::{Interest, poll};
-use ipc_core::{Limit, OpenError, Wait};
+use ipc_core::{OpenError, Wait};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::pipe::PipeFlags;
@@ -22,14 +22,7 @@ const HERE: u64 = u64::MAX;
 const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), OpenError> {
-    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| match error {
-        Errno::MFILE => OpenError::Limit(Limit {
-            name: "RLIMIT_NOFILE",
-            value: None,
-            advice: "close descriptors or raise the limit of open files",
-        }),
-        error => OpenError::io("pipe2", error),
-    })
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| OpenError::io("pipe2", e))
 }
 
 /// One end of the pipe.

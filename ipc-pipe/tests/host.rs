@@ -6,13 +6,16 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use ipc_conformance::Scratch;
 use ipc_core::{
-    Channel, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
+    Channel, Listener as _, OpenError, Receiver as _, RecvError, SendError, Sender as _, Tunable,
+    Wait,
 };
 use ipc_pipe::{Options, Pipe, Receiver};
 use ipc_process::Process;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 ipc_process::test_support!();
 
@@ -156,8 +159,8 @@ fn a_pipe_of_one_page_streams_like_any_other() {
 fn pair_beyond_the_limit_of_files() {
     let set = |current| {
         let (current, maximum) = (Some(current), Some(1));
-        let limit = rustix::process::Rlimit { current, maximum };
-        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+        let limit = Rlimit { current, maximum };
+        setrlimit(Resource::Fsize, limit).unwrap();
     };
     // Room for the sender's coming, not for its going.
     set(1);
@@ -195,4 +198,39 @@ fn a_capacity_beyond_the_largest_pipe_gets_the_largest() {
     let (sender, _receiver) = Pipe::pair(&Options::default().capacity(4 * largest)).unwrap();
     let capacity = sender.limits().depth_bytes.unwrap();
     assert!(capacity >= granted, "{capacity} of {granted}");
+}
+
+/// Gives how often `accept` failed for want of a descriptor, each time with one more.
+fn accept_with_few_descriptors() -> usize {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("fifo");
+    let name = path.to_str().unwrap().parse().unwrap();
+    let options = Options::default();
+    let mut listener = Pipe::listen(&name, &options).unwrap();
+    let mut sender = Pipe::connect(&name, &options, Wait::at_most(PATIENCE)).unwrap();
+    sender.send(b"hello").unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
+    let limit = getrlimit(Resource::Nofile);
+    for more in 0..20 {
+        let current = Some(open + more);
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+        let accepted = listener.accept(Wait::at_most(PATIENCE));
+        setrlimit(Resource::Nofile, limit).unwrap();
+        match accepted {
+            Err(OpenError::Limit(limit)) => assert_eq!(limit.name, "RLIMIT_NOFILE"),
+            accepted => {
+                let mut receiver = accepted.unwrap();
+                assert_eq!(receiver.recv_timeout(&mut [0; 8], PATIENCE).unwrap(), 5);
+                return more as usize;
+            }
+        }
+    }
+    panic!("never accepted")
+}
+
+#[test]
+fn an_accept_without_descriptors_leaves_the_sender_to_the_next() {
+    let process = Process::new(accept_with_few_descriptors, ()).start();
+    // The lock of the name, and what a FIFO is made of.
+    assert!(process.unwrap().join().unwrap() > 1);
 }

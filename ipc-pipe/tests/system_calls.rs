@@ -1,69 +1,20 @@
 //! System calls per message, counted exactly.
 
-use std::io::IoSlice;
-
-use ipc_conformance::syscalls::{Probe, count};
-use ipc_core::{Channel, Receiver as _, Sender as _, Tunable, WaitStrategy};
+use ipc_conformance::syscalls::{Load, in_pairs, receives, round_trips, sends, sends_batch};
+use ipc_core::{Channel, Tunable, WaitStrategy};
 use ipc_pipe::{Options, Pipe, Receiver, Sender};
-use ipc_process::Process;
 
 ipc_process::test_support!();
 
 const MESSAGES: u64 = 500;
+const LOAD: Load = Load {
+    messages: MESSAGES,
+    size: 64,
+    before: 0,
+};
 
-fn send_each(probe: Probe, mut sender: Sender) {
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; 64]).unwrap();
-    }
-    counted.stop();
-}
-
-fn send_batch(probe: Probe, mut sender: Sender) {
-    let message = [7u8; 64];
-    let batch = [IoSlice::new(&message); MESSAGES as usize];
-    let counted = probe.start();
-    assert_eq!(sender.send_batch(&batch).unwrap(), batch.len());
-    counted.stop();
-}
-
-fn receive(probe: Probe, mut receiver: Receiver) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
-}
-
-fn echo(mut receiver: Receiver, mut sender: Sender) {
-    let mut buffer = [0; 64];
-    while let Ok(len) = receiver.recv(&mut buffer) {
-        sender.send(&buffer[..len]).unwrap();
-    }
-}
-
-fn ask(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; 64]).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
-}
-
-/// As the receiver of a stream does: two messages are there whenever it comes.
-fn in_pairs(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES / 2 {
-        sender.send(&[7; 64]).unwrap();
-        sender.send(&[7; 64]).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
+fn pair(options: &Options) -> (Sender, Receiver) {
+    Pipe::pair(options).unwrap()
 }
 
 fn blocking() -> Options {
@@ -73,49 +24,33 @@ fn blocking() -> Options {
 #[test]
 fn a_send_is_one_call() {
     for options in [Options::default(), blocking()] {
-        let (sender, _receiver) = Pipe::pair(&options).unwrap();
-        assert_eq!(count(send_each, sender), MESSAGES);
+        assert_eq!(sends(pair(&options), LOAD), MESSAGES);
     }
 }
 
 #[test]
 fn a_batch_is_a_call_for_each_4_kib() {
-    let (sender, _receiver) = Pipe::pair(&Options::default()).unwrap();
     let frames_per_call = 4096 / (64 + 4);
-    assert_eq!(
-        count(send_batch, sender),
-        MESSAGES.div_ceil(frames_per_call)
-    );
+    let calls = sends_batch(pair(&Options::default()), LOAD);
+    assert_eq!(calls, MESSAGES.div_ceil(frames_per_call));
 }
 
 #[test]
 fn a_receiver_takes_in_all_that_is_there_with_one_call() {
-    let (mut sender, receiver) = Pipe::pair(&Options::default()).unwrap();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; 64]).unwrap();
-    }
-    assert_eq!(
-        count(receive, receiver),
-        1,
-        "{MESSAGES} frames are less than one intake"
-    );
+    let calls = receives(pair(&Options::default()), LOAD);
+    assert_eq!(calls, 1, "{MESSAGES} frames are less than one intake");
 }
 
 #[test]
 fn a_blocking_round_trip_is_two_calls() {
-    let (ask_sender, ask_receiver) = Pipe::pair(&blocking()).unwrap();
-    let (answer_sender, answer_receiver) = Pipe::pair(&blocking()).unwrap();
-    let child = Process::new(echo, (ask_receiver, answer_sender))
-        .start()
-        .unwrap();
-    assert_eq!(count(ask, (ask_sender, answer_receiver)), 2 * MESSAGES);
-    child.join().unwrap();
+    let calls = round_trips(pair(&blocking()), pair(&blocking()), LOAD);
+    assert_eq!(calls, 2 * MESSAGES);
 }
 
 #[test]
 fn no_side_of_a_stream_makes_more_than_a_call_a_message() {
     for options in [Options::default(), blocking()] {
-        let calls = count(in_pairs, Pipe::pair(&options).unwrap());
+        let calls = in_pairs(pair(&options), LOAD);
         // One read for two messages; a yield before it, unless the machine is too busy for that.
         let least = MESSAGES + MESSAGES / 2;
         assert!((least..=2 * MESSAGES).contains(&calls), "{calls}");

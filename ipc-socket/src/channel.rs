@@ -21,7 +21,7 @@ impl Channel for Socket {
         boundaries: Boundaries::Framed,
         // A header of its own keeps it apart from the end of the stream.
         empty: Empty::Carried,
-        // Messages in pieces of two senders would mix.
+        // Chunks of two senders would mix.
         producers: Arity::One,
         // A reader takes in as much as there is, so a second one would find half a message.
         consumers: Consumers::One,

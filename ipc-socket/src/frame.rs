@@ -1,22 +1,21 @@
 //! What stands in the byte stream: frames, each with a header of four bytes.
 //!
 //! ```text
-//!   byte 0   1   2     3
-//!       +---+---+---+------+----------------+
-//!       | length LE | kind | length bytes   |
-//!       +---+---+---+------+----------------+
+//!   byte 0   1   2    3                       byte 0   1   2   3
+//!       +---+---+---+------+---------+            +---+---+---+----+---------+---------+--
+//!       | length LE | kind | payload |            | length LE  | 1 | payload | verdict | ..
+//!       +---+---+---+------+---------+            +---+---+---+----+---------+---------+--
 //!
-//!   WHOLE  n  one message, at most 32 KiB with its header
-//!   PART   n  a piece of a message, appended to the pieces before it
-//!   END    0  the pieces so far are a message
-//!   VOID   0  the pieces so far are none: their sender gave up
-//!   RIGHTS n  one message, after a byte that counts the descriptors that came with it
-//!   FIN    0  the sender was closed
+//!   WHOLE   one message, at most 32 KiB with its header
+//!   RIGHTS  one message, after a byte that counts the descriptors that came with it
+//!   FIN     nothing: the sender was closed
+//!   LONG    one message in chunks of 64 KiB and a last one of the rest, each with a verdict behind
+//!           it; the top bit of the header is set, the other 31 are the length
 //! ```
 //!
-//! END and VOID differ in their last byte only, and the last byte of a message in pieces decides
-//! whether it is one. So a sender whose deadline passes in the midst of a message can still take
-//! it back, and a message is committed by exactly one byte.
+//! A LONG message may stop half-way at a deadline: its sender later fills the chunk up with zeros and
+//! the verdict [`ABANDONED`], which ends the frame, and the receiver drops it. So a message is
+//! committed by exactly one byte, its last, and one that is taken back owes at most a chunk.
 
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 4;
@@ -28,21 +27,20 @@ pub(crate) const WHOLE_MAX: usize = (32 << 10) - HEADER;
 /// Longest message in one RIGHTS frame.
 pub(crate) const RIGHTS_MAX: usize = WHOLE_MAX - 1;
 
-/// Longest piece. It bounds the filler that an abandoned message still owes to the stream, which
-/// has to fit into the room kept for the farewell.
-pub(crate) const PART_MAX: usize = 64 << 10;
+/// Payload of a chunk. It bounds the filler that an abandoned message still owes to the stream,
+/// which has to fit into the room kept for the farewell.
+pub(crate) const CHUNK: usize = 64 << 10;
+
+/// Verdict: the payload so far is complete.
+pub(crate) const COMPLETE: u8 = 1;
+/// Verdict: the chunk is filling, and the message was never sent.
+pub(crate) const ABANDONED: u8 = 0;
 
 const WHOLE: u8 = 0;
-const PART: u8 = 1;
-const END_KIND: u8 = 2;
-const VOID_KIND: u8 = 3;
-const RIGHTS: u8 = 4;
-const FIN_KIND: u8 = 5;
+const RIGHTS: u8 = 1;
+const FIN_KIND: u8 = 2;
+const LONG: u32 = 1 << 31;
 
-/// Ends a message in pieces.
-pub(crate) const END: [u8; HEADER] = [0, 0, 0, END_KIND];
-/// Takes a message in pieces back.
-pub(crate) const VOID: [u8; HEADER] = [0, 0, 0, VOID_KIND];
 /// Ends the stream in good order.
 pub(crate) const FIN: [u8; HEADER] = [0, 0, 0, FIN_KIND];
 
@@ -50,26 +48,9 @@ pub(crate) const FIN: [u8; HEADER] = [0, 0, 0, FIN_KIND];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Header {
     Whole(usize),
-    Part(usize),
-    End,
-    Void,
     Rights(usize),
+    Long(usize),
     Fin,
-}
-
-/// Reads a header; `None` for bytes that no sender of ours writes.
-pub(crate) fn decode(bytes: [u8; HEADER]) -> Option<Header> {
-    let [a, b, c, kind] = bytes;
-    let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-    match kind {
-        WHOLE if length <= WHOLE_MAX => Some(Header::Whole(length)),
-        PART if (1..=PART_MAX).contains(&length) => Some(Header::Part(length)),
-        END_KIND if length == 0 => Some(Header::End),
-        VOID_KIND if length == 0 => Some(Header::Void),
-        RIGHTS if length <= RIGHTS_MAX => Some(Header::Rights(length)),
-        FIN_KIND if length == 0 => Some(Header::Fin),
-        _ => None,
-    }
 }
 
 /// The header of a message of at most [`WHOLE_MAX`] bytes.
@@ -82,77 +63,187 @@ pub(crate) fn rights(length: usize) -> [u8; HEADER] {
     header(RIGHTS, length)
 }
 
+/// The header of a message in chunks.
+pub(crate) fn long(length: usize) -> [u8; HEADER] {
+    debug_assert!(length < LONG as usize, "checked against max_message before");
+    (LONG | length as u32).to_le_bytes()
+}
+
 fn header(kind: u8, length: usize) -> [u8; HEADER] {
     debug_assert!(length < 1 << 24, "lengths have three bytes");
     let [a, b, c, _] = (length as u32).to_le_bytes();
     [a, b, c, kind]
 }
 
-/// A message in pieces as a run of bytes: where each header stands follows from the length alone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pieces {
-    length: usize,
-}
-
-/// One run of bytes of a message in pieces.
+/// One run of bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// The rest of the header of a piece of so many bytes, from this byte of it.
-    Header { piece: usize, from: usize },
+    /// The rest of the header, from this byte of it.
+    Header { from: usize },
     /// Bytes of the message.
     Payload { from: usize, to: usize },
-    /// The rest of END or VOID, from this byte of it.
-    Verdict { from: usize },
-}
-
-impl Pieces {
-    pub(crate) fn of(length: usize) -> Self {
-        Self { length }
-    }
-
-    /// Bytes in the stream, all headers included.
-    pub(crate) fn total(self) -> usize {
-        self.length + self.length.div_ceil(PART_MAX) * HEADER + HEADER
-    }
-
-    /// What stands at `offset` of the run of bytes; `None` after its end.
-    pub(crate) fn at(self, offset: usize) -> Option<Run> {
-        if offset >= self.total() {
-            return None;
-        }
-        let verdict = self.total() - HEADER;
-        if offset >= verdict {
-            return Some(Run::Verdict {
-                from: offset - verdict,
-            });
-        }
-        let begin = offset / (HEADER + PART_MAX) * PART_MAX;
-        let within = offset % (HEADER + PART_MAX);
-        let piece = (self.length - begin).min(PART_MAX);
-        Some(if within < HEADER {
-            Run::Header {
-                piece,
-                from: within,
-            }
-        } else {
-            Run::Payload {
-                from: begin + within - HEADER,
-                to: begin + piece,
-            }
-        })
-    }
-}
-
-/// The header of a piece.
-pub(crate) fn part(length: usize) -> [u8; HEADER] {
-    header(PART, length)
+    /// The byte behind a chunk.
+    Verdict,
 }
 
 impl Run {
     pub(crate) fn len(self) -> usize {
         match self {
-            Self::Header { from, .. } | Self::Verdict { from } => HEADER - from,
+            Self::Header { from } => HEADER - from,
             Self::Payload { from, to } => to - from,
+            Self::Verdict => 1,
+        }
+    }
+}
+
+impl Header {
+    /// Reads a header; `None` for bytes that no sender of ours writes.
+    pub(crate) fn decode(bytes: [u8; HEADER]) -> Option<Self> {
+        let [a, b, c, kind] = bytes;
+        let word = u32::from_le_bytes(bytes);
+        if word & LONG != 0 {
+            return Some(Self::Long((word & !LONG) as usize));
+        }
+        let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+        match kind {
+            WHOLE if length <= WHOLE_MAX => Some(Self::Whole(length)),
+            RIGHTS if length <= RIGHTS_MAX => Some(Self::Rights(length)),
+            FIN_KIND if length == 0 => Some(Self::Fin),
+            _ => None,
+        }
+    }
+
+    /// As it stands in the stream.
+    pub(crate) fn encode(self) -> [u8; HEADER] {
+        match self {
+            Self::Whole(length) => whole(length),
+            Self::Rights(length) => rights(length),
+            Self::Long(length) => long(length),
+            Self::Fin => FIN,
+        }
+    }
+
+    /// Bytes of the message.
+    pub(crate) fn length(self) -> usize {
+        match self {
+            Self::Whole(length) | Self::Rights(length) | Self::Long(length) => length,
+            Self::Fin => 0,
+        }
+    }
+
+    /// Bytes of the frame, if it is not abandoned.
+    pub(crate) fn total(self) -> usize {
+        HEADER
+            + match self {
+                Self::Whole(length) => length,
+                Self::Rights(length) => 1 + length,
+                // An empty message has a verdict too: it needs a byte that commits it.
+                Self::Long(length) => length + length.div_ceil(CHUNK).max(1),
+                Self::Fin => 0,
+            }
+    }
+
+    /// Where in the frame the verdict of its `number`th chunk stands.
+    fn verdict(self, number: usize) -> usize {
+        (HEADER + (number + 1) * (CHUNK + 1)).min(self.total()) - 1
+    }
+
+    /// Where the chunk that holds the byte at `offset` ends, its verdict included.
+    pub(crate) fn end_of_chunk(self, offset: usize) -> usize {
+        self.verdict(offset.saturating_sub(HEADER) / (CHUNK + 1)) + 1
+    }
+
+    /// What stands at `offset` of a LONG or WHOLE frame and after it.
+    pub(crate) fn runs(self, offset: usize) -> impl Iterator<Item = Run> {
+        let mut offset = offset;
+        std::iter::from_fn(move || {
+            let run = self.at(offset)?;
+            offset += run.len();
+            Some(run)
+        })
+    }
+
+    fn at(self, offset: usize) -> Option<Run> {
+        if offset < HEADER {
+            return Some(Run::Header { from: offset });
+        }
+        if offset >= self.total() {
+            return None;
+        }
+        let at = offset - HEADER;
+        Some(match self {
+            Self::Long(_) if offset + 1 == self.end_of_chunk(offset) => Run::Verdict,
+            Self::Long(length) => {
+                let chunk = at / (CHUNK + 1);
+                Run::Payload {
+                    from: at - chunk,
+                    to: length.min((chunk + 1) * CHUNK),
+                }
+            }
+            Self::Whole(_) | Self::Rights(_) | Self::Fin => Run::Payload {
+                from: at,
+                to: self.total() - HEADER,
+            },
+        })
+    }
+}
+
+/// What stands at the front of received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Not yet a whole frame, perhaps not even its header.
+    Partial(Option<Header>),
+    /// A message, whole.
+    Message(Header),
+    /// `total` bytes that say nothing.
+    Skip { total: usize },
+    /// The end of the stream.
+    Fin,
+    /// No frame at all.
+    Corrupt { what: &'static str },
+}
+
+/// Reads the front of `bytes`, which another process wrote. Of a LONG frame `checked` chunks were found
+/// complete before, and are not looked at again.
+#[inline]
+pub(crate) fn front(bytes: &[u8], max_message: usize, checked: &mut usize) -> Front {
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Front::Partial(None);
+    };
+    let Some(header) = Header::decode(*header) else {
+        return Front::Corrupt {
+            what: "a header that is none",
+        };
+    };
+    if header.length() > max_message {
+        return Front::Corrupt {
+            what: "a message exceeds the maximum",
+        };
+    }
+    match header {
+        Header::Fin => Front::Fin,
+        Header::Long(_) => judge(header, bytes, checked),
+        Header::Whole(_) | Header::Rights(_) if bytes.len() < header.total() => {
+            Front::Partial(Some(header))
+        }
+        Header::Whole(_) | Header::Rights(_) => Front::Message(header),
+    }
+}
+
+/// Goes from verdict to verdict of a LONG frame.
+fn judge(header: Header, bytes: &[u8], checked: &mut usize) -> Front {
+    loop {
+        let at = header.verdict(*checked);
+        match bytes.get(at) {
+            None => return Front::Partial(Some(header)),
+            Some(&COMPLETE) if at + 1 == header.total() => return Front::Message(header),
+            Some(&COMPLETE) => *checked += 1,
+            Some(&ABANDONED) => return Front::Skip { total: at + 1 },
+            Some(_) => {
+                return Front::Corrupt {
+                    what: "a chunk ends with no verdict",
+                };
+            }
         }
     }
 }
@@ -161,57 +252,120 @@ impl Run {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_header_that_is_written_is_read_back() {
-        for length in [0, 1, 255, 256, 65535, WHOLE_MAX] {
-            if length <= WHOLE_MAX {
-                assert_eq!(decode(whole(length)), Some(Header::Whole(length)));
-            }
-            if length <= RIGHTS_MAX {
-                assert_eq!(decode(rights(length)), Some(Header::Rights(length)));
+    const MAX: usize = 4 * CHUNK;
+
+    fn read(bytes: &[u8]) -> Front {
+        front(bytes, MAX, &mut 0)
+    }
+
+    /// As a sender writes it, with these verdicts.
+    fn frame(length: usize, verdicts: &[u8]) -> Vec<u8> {
+        let mut verdicts = verdicts.iter();
+        let mut frame = Vec::new();
+        for run in Header::Long(length).runs(0) {
+            match run {
+                Run::Header { .. } => frame.extend(long(length)),
+                Run::Payload { from, to } => frame.resize(frame.len() + to - from, 7),
+                Run::Verdict => frame.push(*verdicts.next().unwrap()),
             }
         }
-        assert_eq!(decode(part(PART_MAX)), Some(Header::Part(PART_MAX)));
-        assert_eq!(decode(END), Some(Header::End));
-        assert_eq!(decode(VOID), Some(Header::Void));
-        assert_eq!(decode(FIN), Some(Header::Fin));
+        assert_eq!(frame.len(), Header::Long(length).total());
+        frame
+    }
+
+    #[test]
+    fn every_header_that_is_written_is_read_back() {
+        for length in [0, 1, 255, 256, RIGHTS_MAX, WHOLE_MAX] {
+            assert_eq!(Header::decode(whole(length)), Some(Header::Whole(length)));
+            assert_eq!(Header::decode(long(length)), Some(Header::Long(length)));
+            let rights = Header::decode(rights(length));
+            assert_eq!(
+                rights,
+                (length <= RIGHTS_MAX).then_some(Header::Rights(length))
+            );
+        }
+        for length in [1 << 24, 1 << 30] {
+            assert_eq!(Header::decode(long(length)), Some(Header::Long(length)));
+        }
+        assert_eq!(Header::decode(FIN), Some(Header::Fin));
+        for header in [Header::Whole(7), Header::Rights(7), Header::Long(7)] {
+            assert_eq!(Header::decode(header.encode()), Some(header));
+        }
     }
 
     #[test]
     fn lengths_beyond_the_limits_and_unknown_kinds_are_refused() {
         for kind in 0..=255u8 {
-            for length in [0u32, 1, 0x7fff, 0x8000, 0x1_0000, 0x1_0001, 0xff_ffff] {
+            for length in [0u32, 1, 0x7ffb, 0x7ffc, 0x7ffd, 0x1_0000, 0xff_ffff] {
                 let [a, b, c, _] = length.to_le_bytes();
-                match decode([a, b, c, kind]) {
+                match Header::decode([a, b, c, kind]) {
                     Some(Header::Whole(n)) => assert!(kind == WHOLE && n <= WHOLE_MAX),
-                    Some(Header::Part(n)) => assert!(kind == PART && n > 0 && n <= PART_MAX),
                     Some(Header::Rights(n)) => assert!(kind == RIGHTS && n <= RIGHTS_MAX),
-                    Some(_) => assert_eq!(length, 0),
-                    None => {}
+                    Some(Header::Long(_)) => assert!(kind & 0x80 != 0),
+                    Some(Header::Fin) => assert!(kind == FIN_KIND && length == 0),
+                    None => assert!(kind > FIN_KIND || length > 0),
                 }
             }
         }
-        assert_eq!(decode([255; 4]), None);
+        assert!(matches!(read(&[255; 4]), Front::Corrupt { .. }));
+        assert!(matches!(read(&long(MAX + 1)), Front::Corrupt { .. }));
+        assert!(matches!(read(&long(MAX)), Front::Partial(Some(_))));
     }
 
     #[test]
     fn the_runs_of_a_message_cover_it_from_every_offset() {
-        for length in [0, 1, PART_MAX - 1, PART_MAX, PART_MAX + 1, 3 * PART_MAX + 7] {
-            let pieces = Pieces::of(length);
-            let near = [0, 3, 4, 5, PART_MAX, PART_MAX + 4, PART_MAX + 6];
-            for start in near.into_iter().filter(|&start| start < pieces.total()) {
-                let (mut offset, mut payload) = (start, None);
-                while let Some(run) = pieces.at(offset) {
-                    assert!(run.len() > 0);
-                    if let Run::Payload { from, to } = run {
-                        assert!(payload.is_none_or(|end| end == from));
-                        payload = Some(to);
+        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
+            for header in [Header::Long(length), Header::Whole(length)] {
+                let near = [0, 3, 4, 5, CHUNK + 3, CHUNK + 4, CHUNK + 5, CHUNK + 6];
+                for start in near.into_iter().filter(|&start| start < header.total()) {
+                    let (mut offset, mut payload) = (start, None);
+                    for run in header.runs(start) {
+                        assert!(run.len() > 0);
+                        if let Run::Payload { from, to } = run {
+                            assert!(payload.is_none_or(|end| end == from));
+                            payload = Some(to);
+                        }
+                        offset += run.len();
+                        assert_eq!(run == Run::Verdict, {
+                            let end = header.end_of_chunk(offset - 1);
+                            offset == end && matches!(header, Header::Long(_))
+                        });
                     }
-                    offset += run.len();
+                    assert_eq!(offset, header.total());
+                    assert!(payload.is_none_or(|end| end == length));
                 }
-                assert_eq!(offset, pieces.total());
-                assert!(payload.is_none_or(|end| end == length));
             }
         }
+    }
+
+    #[test]
+    fn every_truncation_is_partial_and_the_last_verdict_makes_it_a_message() {
+        let frame = frame(CHUNK + 3, &[COMPLETE; 2]);
+        let near_a_chunk = |cut: &usize| cut % CHUNK < 20 || cut % CHUNK > CHUNK - 20;
+        for cut in (0..frame.len()).filter(near_a_chunk) {
+            assert!(matches!(read(&frame[..cut]), Front::Partial(_)), "{cut}");
+        }
+        assert_eq!(read(&frame), Front::Message(Header::Long(CHUNK + 3)));
+    }
+
+    #[test]
+    fn each_verdict_is_checked() {
+        let first = HEADER + CHUNK + 1;
+        let whole = Header::Long(CHUNK + 3).total();
+        for (verdicts, expected) in [
+            ([ABANDONED, 9], Some(first)),
+            ([COMPLETE, ABANDONED], Some(whole)),
+            ([9, COMPLETE], None),
+            ([COMPLETE, 9], None),
+        ] {
+            match (read(&frame(CHUNK + 3, &verdicts)), expected) {
+                (Front::Skip { total }, Some(expected)) => assert_eq!(total, expected),
+                (Front::Corrupt { .. }, None) => {}
+                (other, _) => panic!("{verdicts:?}: {other:?}"),
+            }
+        }
+        // A chunk that was checked before is not looked at again.
+        let frame = frame(CHUNK + 3, &[9, COMPLETE]);
+        assert!(matches!(front(&frame, MAX, &mut 1), Front::Message(_)));
     }
 }

@@ -1,22 +1,23 @@
 //! How an end travels: its socket, the descriptors that wait in it, and a record.
 //!
 //! The record: version, role, wait strategy, whether descriptors are allowed (a byte each), the
-//! longest message (u64 LE); then of a sender what it owes to the stream and what became of the
-//! receiver; of a receiver its state and the bytes that it had read in.
+//! longest message (u64 LE); then of a sender length and progress of an abandoned message (2 u64 LE) and
+//! what became of the receiver; of a receiver its state and the bytes that it had read in.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ipc_core::{Handoff, OpenError, Parts, WaitStrategy};
 
-use crate::farewell::{Gone, Owed};
-use crate::frame::PART_MAX;
-use crate::intake::{BUFFER, Over};
+use crate::farewell::Gone;
+use crate::frame::Header;
+use crate::intake::Over;
+use crate::long::Abandoned;
 use crate::options::MAX_MESSAGE;
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::{Options, Receiver, Sender};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SENDER: u8 = b'S';
 const RECEIVER: u8 = b'R';
 
@@ -32,7 +33,9 @@ impl Handoff for Sender {
             self.descriptors,
             self.max_message,
         );
-        data.extend_from_slice(&self.owed.to_bytes());
+        let Abandoned { len, done } = self.abandoned.unwrap_or(Abandoned { len: 0, done: 0 });
+        data.extend_from_slice(&(len as u64).to_le_bytes());
+        data.extend_from_slice(&(done as u64).to_le_bytes());
         data.push(match self.gone {
             None => 0,
             Some(Gone::Closed) => 1,
@@ -51,7 +54,10 @@ impl Handoff for Sender {
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
         let mut record = Record(&parts.data);
         let options = record.head(SENDER)?;
-        let owed = Owed::from_bytes(record.take()?).ok_or(UNTRUSTED)?;
+        let (len, done) = (record.number()?, record.number()?);
+        if len > options.max_message || done >= Header::Long(len).total() {
+            return Err(UNTRUSTED);
+        }
         let gone = match record.byte()? {
             0 => None,
             1 => Some(Gone::Closed),
@@ -68,7 +74,8 @@ impl Handoff for Sender {
             .map_err(|error| OpenError::io("getsockopt", error))?;
         sys::make_blocking(socket.as_fd())?;
         let mut sender = Self::new(socket, transport, buffer, &options);
-        (sender.owed, sender.gone) = (owed, gone);
+        sender.abandoned = (done > 0).then_some(Abandoned { len, done });
+        sender.gone = gone;
         Ok(sender)
     }
 }
@@ -89,11 +96,7 @@ impl Handoff for Receiver {
             Some(Over::Corrupt(_)) => 3,
             Some(Over::DescriptorsLost) => 4,
         });
-        data.push(intake.complete.into());
-        data.extend_from_slice(&(intake.missing as u32).to_le_bytes());
-        data.extend_from_slice(&(intake.gathered as u32).to_le_bytes());
-        data.extend_from_slice(&intake.pieces[..intake.gathered]);
-        data.extend_from_slice(&intake.buffer[intake.start..intake.end]);
+        data.extend_from_slice(intake.bytes());
         let mut descriptors = vec![self.socket.try_clone()?];
         for waiting in &intake.rights {
             descriptors.push(waiting.try_clone()?);
@@ -116,19 +119,10 @@ impl Handoff for Receiver {
             4 => Some(Over::DescriptorsLost),
             _ => return Err(UNTRUSTED),
         };
-        let complete = record.byte()? == 1;
-        let missing = u32::from_le_bytes(record.take()?) as usize;
-        let gathered = u32::from_le_bytes(record.take()?) as usize;
-        let pieces = record.0.split_off(..gathered).ok_or(UNTRUSTED)?;
-        let buffered = record.0;
-        let sane = missing <= PART_MAX
-            && gathered + missing <= options.max_message
-            && !(complete && missing > 0)
-            && buffered.len() <= BUFFER;
+        let bytes = record.0;
         let (socket, rights) = split(parts.descriptors)?;
         let transport = sys::transport(socket.as_fd())?;
-        if !sane
-            || rights.len() > 2 * MAX_DESCRIPTORS
+        if rights.len() > 2 * MAX_DESCRIPTORS
             || (options.descriptors && transport == Transport::Tcp)
         {
             return Err(UNTRUSTED);
@@ -136,13 +130,7 @@ impl Handoff for Receiver {
         sys::make_blocking(socket.as_fd())?;
         let mut receiver = Self::new(socket, transport, &options);
         let intake = &mut receiver.intake;
-        intake.buffer[..buffered.len()].copy_from_slice(buffered);
-        intake.end = buffered.len();
-        intake.pieces.extend_from_slice(pieces);
-        intake.pieces.resize(gathered + missing, 0);
-        intake.gathered = gathered;
-        intake.missing = missing;
-        intake.complete = complete;
+        intake.put_in(bytes);
         intake.rights.extend(rights);
         intake.over = over;
         Ok(receiver)
@@ -176,6 +164,11 @@ impl Record<'_> {
         Ok(*taken)
     }
 
+    fn number(&mut self) -> Result<usize, OpenError> {
+        let number = u64::from_le_bytes(self.take()?);
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
     fn byte(&mut self) -> Result<u8, OpenError> {
         self.take::<1>().map(|[byte]| byte)
     }
@@ -193,7 +186,7 @@ impl Record<'_> {
             2 => WaitStrategy::Adaptive,
             _ => return Err(UNTRUSTED),
         };
-        let max_message = usize::try_from(u64::from_le_bytes(self.take()?)).unwrap_or(usize::MAX);
+        let max_message = self.number()?;
         if max_message > MAX_MESSAGE || descriptors > 1 {
             return Err(UNTRUSTED);
         }

@@ -1,21 +1,26 @@
 //! What was read in and not yet handed out.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use ipc_core::{Limit, RecvError};
 
 use crate::farewell::Gone;
-use crate::frame::{self, HEADER, Header, WHOLE_MAX};
+use crate::frame::{self, COMPLETE, Front, HEADER, Header, Run, WHOLE_MAX};
 use crate::sys::MAX_DESCRIPTORS;
 
-/// As much as one call reads in; room for two WHOLE frames, so that one that is cut off at the end
-/// can be moved to the front and completed.
-pub(crate) const BUFFER: usize = 64 << 10;
+/// What one call reads in at most while frames are short; room for two of them, so that one that is
+/// cut off at the end can be moved to the front and completed.
+pub(crate) const INTAKE: usize = 64 << 10;
+
+/// Of what follows a message that is read straight to its place, this much is read in with it: the
+/// next header at least, and little that would have to be copied again.
+pub(crate) const BESIDE: usize = 4 << 10;
 
 const _: () = assert!(
-    BUFFER / 2 >= HEADER + WHOLE_MAX,
-    "half of the buffer holds a frame"
+    INTAKE / 2 >= HEADER + WHOLE_MAX,
+    "half of the intake holds a frame"
 );
 
 /// The bytes and descriptors that a receiver holds, all of which another process wrote.
@@ -23,16 +28,11 @@ pub(crate) struct Intake {
     pub(crate) max_message: usize,
     pub(crate) descriptors: bool,
     /// Bytes that were read in and not yet handed out, in `buffer[start..end]`.
-    pub(crate) buffer: Box<[u8]>,
+    pub(crate) buffer: Vec<u8>,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// The pieces of a message so far, in `pieces[..gathered]`.
-    pub(crate) pieces: Vec<u8>,
-    pub(crate) gathered: usize,
-    /// Bytes of the present piece that have not arrived.
-    pub(crate) missing: usize,
-    /// Whether END has come: the pieces are a message that waits to be taken.
-    pub(crate) complete: bool,
+    /// Chunks of the frame at the front that were found complete.
+    checked: usize,
     /// Descriptors of messages in `buffer`, in their order.
     pub(crate) rights: VecDeque<OwnedFd>,
     /// Where `recvmsg(2)` puts them; empty between calls.
@@ -49,19 +49,20 @@ pub(crate) enum Over {
     DescriptorsLost,
 }
 
-/// What stands at the front of the bytes that were read in.
+/// Where a frame of this kind was read to, but for its verdicts.
+pub(crate) struct Scattered<'a> {
+    pub(crate) header: Header,
+    pub(crate) head: &'a [u8; HEADER],
+    pub(crate) payload: &'a [u8],
+}
+
+/// What [`Intake::take`] found.
 #[derive(Clone, Copy)]
-enum Front {
-    /// A message in `buffer`, from here to there.
-    Whole {
-        from: usize,
-        to: usize,
-        rights: usize,
-    },
-    /// A message in `pieces`.
-    Pieces,
-    /// Not yet a message.
-    Nothing,
+pub(crate) enum Taken {
+    /// A message of this length, and how many of the first `rights` are its own.
+    Message { length: usize, rights: usize },
+    /// The beginning of one, or not even of its header.
+    Partial(Option<Header>),
 }
 
 impl Intake {
@@ -69,157 +70,124 @@ impl Intake {
         Self {
             max_message,
             descriptors,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer: vec![0; INTAKE + BESIDE],
             start: 0,
             end: 0,
-            pieces: Vec::new(),
-            gathered: 0,
-            missing: 0,
-            complete: false,
+            checked: 0,
             rights: VecDeque::new(),
             arrived: Vec::with_capacity(if descriptors { MAX_DESCRIPTORS } else { 0 }),
             over: None,
         }
     }
 
-    /// The message at the front, if it is whole: its length, and how many of the first `rights`
-    /// are its own.
-    #[inline]
-    pub(crate) fn take(&mut self, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, RecvError> {
-        match self.front() {
-            Front::Whole { from, to, rights } => {
-                let needed = to - from;
-                let target = buffer
-                    .get_mut(..needed)
-                    .ok_or(RecvError::BufferTooSmall { needed })?;
-                target.copy_from_slice(&self.buffer[from..to]);
-                self.start = to;
-                Ok(Some((needed, rights)))
-            }
-            Front::Pieces => {
-                let needed = self.gathered;
-                let target = buffer
-                    .get_mut(..needed)
-                    .ok_or(RecvError::BufferTooSmall { needed })?;
-                target.copy_from_slice(&self.pieces[..needed]);
-                (self.gathered, self.complete) = (0, false);
-                Ok(Some((needed, 0)))
-            }
-            Front::Nothing => self.over.map_or(Ok(None), |over| Err(over.to_error())),
-        }
+    /// Bytes of the frame at the front that have come.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
     }
 
-    /// Takes what is no message off the front of the bytes that were read in, and says what is
-    /// there then.
+    /// The message at the front, if it is whole. Why there is nothing more to come is told after the
+    /// last one.
     #[inline]
-    fn front(&mut self) -> Front {
+    pub(crate) fn take(&mut self, buffer: &mut [u8]) -> Result<Taken, RecvError> {
         loop {
-            if self.complete {
-                return Front::Pieces;
-            }
-            if self.missing > 0 {
-                self.move_piece();
-                if self.missing > 0 {
-                    return Front::Nothing;
-                }
-            }
-            let available = &self.buffer[self.start..self.end];
-            let Some((header, rest)) = available.split_first_chunk::<HEADER>() else {
-                return Front::Nothing;
-            };
-            if self.over.is_some() {
-                return Front::Nothing;
-            }
-            let from = self.start + HEADER;
-            match frame::decode(*header) {
-                Some(Header::Whole(length)) if self.gathered == 0 && length <= self.max_message => {
-                    if rest.len() < length {
-                        return Front::Nothing;
+            let bytes = &self.buffer[self.start..self.end];
+            match frame::front(bytes, self.max_message, &mut self.checked) {
+                Front::Message(header) => {
+                    let rights = match header {
+                        Header::Rights(_) => self.announced(bytes[HEADER])?,
+                        _ => 0,
+                    };
+                    let length = header.length();
+                    let target = buffer
+                        .get_mut(..length)
+                        .ok_or(RecvError::BufferTooSmall { needed: length })?;
+                    match header {
+                        Header::Long(_) => copy_payload(header, bytes, target),
+                        // The payload is what the frame ends with.
+                        _ => target.copy_from_slice(&bytes[header.total() - length..][..length]),
                     }
-                    return Front::Whole {
-                        from,
-                        to: from + length,
-                        rights: 0,
+                    self.skip(header.total());
+                    return Ok(Taken::Message { length, rights });
+                }
+                Front::Partial(header) => {
+                    return match self.over {
+                        None => Ok(Taken::Partial(header)),
+                        Some(over) => Err(over.to_error()),
                     };
                 }
-                Some(Header::Rights(length))
-                    if self.gathered == 0 && self.descriptors && length <= self.max_message =>
-                {
-                    if rest.len() < length + 1 {
-                        return Front::Nothing;
-                    }
-                    let rights = usize::from(rest[0]);
-                    if rights > self.rights.len() {
-                        return self.corrupt("descriptors that a message announced did not come");
-                    }
-                    return Front::Whole {
-                        from: from + 1,
-                        to: from + 1 + length,
-                        rights,
-                    };
-                }
-                Some(Header::Part(length)) if self.gathered + length <= self.max_message => {
-                    self.start = from;
-                    self.missing = length;
-                    // One piece ahead of what has arrived: a peer that only announces makes
-                    // nobody allocate more than 64 KiB.
-                    if self.pieces.len() < self.gathered + length {
-                        self.pieces.resize(self.gathered + length, 0);
-                    }
-                }
-                Some(Header::End) => {
-                    self.start = from;
-                    self.complete = true;
-                }
-                Some(Header::Void) => {
-                    self.start = from;
-                    self.gathered = 0;
-                }
-                Some(Header::Fin) if self.gathered == 0 => {
-                    self.start = from;
-                    self.over = Some(Over::Gone(Gone::Closed));
-                }
-                Some(Header::Part(_)) => return self.corrupt("a message exceeds the maximum"),
-                Some(_) => return self.corrupt("a frame where none may stand"),
-                None => return self.corrupt("a header that is none"),
+                Front::Skip { total } => self.skip(total),
+                // Both stay at the front, so every later call finds them again.
+                Front::Fin => return Err(RecvError::Closed),
+                Front::Corrupt { what } => return Err(RecvError::Corrupt { what }),
             }
         }
     }
 
-    #[cold]
-    fn corrupt(&mut self, what: &'static str) -> Front {
-        self.over = Some(Over::Corrupt(what));
-        self.rights.clear();
-        Front::Nothing
+    /// Checks that the descriptors which a message announces have come.
+    fn announced(&self, rights: u8) -> Result<usize, RecvError> {
+        let rights = usize::from(rights);
+        if self.descriptors && rights <= self.rights.len() {
+            return Ok(rights);
+        }
+        let missing = Over::Corrupt("descriptors that a message announced did not come");
+        Err(self.over.unwrap_or(missing).to_error())
     }
 
-    fn move_piece(&mut self) {
-        let length = self.missing.min(self.end - self.start);
-        let to = self.gathered + length;
-        self.pieces[self.gathered..to]
-            .copy_from_slice(&self.buffer[self.start..self.start + length]);
-        self.start += length;
-        self.gathered = to;
-        self.missing -= length;
+    /// Goes on to the next frame.
+    #[inline]
+    fn skip(&mut self, total: usize) {
+        self.start += total;
+        self.checked = 0;
     }
 
-    /// Makes room behind `end`.
-    pub(crate) fn make_room(&mut self) {
+    /// Makes room for so many bytes behind `end`. Grows by doubling as bytes arrive, so that a
+    /// length which a hostile sender claims makes nobody allocate.
+    pub(crate) fn make_room(&mut self, bytes: usize) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-        } else if self.start > 0 && BUFFER - self.end < BUFFER / 2 {
-            // Less than one frame is left here, or it would have been handed out.
+        }
+        if self.start > 0 && self.end + bytes > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
+        if self.end + bytes > self.buffer.len() {
+            let longest = Header::Long(self.max_message).total();
+            let len = (2 * self.end).min(longest).max(self.end + bytes);
+            self.buffer.resize(len, 0);
+        }
     }
 
-    /// So many bytes have come, first those that the present piece is missing.
-    pub(crate) fn came(&mut self, bytes: usize) {
-        let piece = bytes.min(self.missing);
-        self.gathered += piece;
-        self.missing -= piece;
-        self.end += bytes - piece;
+    /// Adds bytes to those that were read in.
+    pub(crate) fn put_in(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        let end = self.end + bytes.len();
+        self.buffer[self.end..end].copy_from_slice(bytes);
+        self.end = end;
+    }
+
+    /// Puts in these bytes of a frame that were read to other places. Where a verdict is not among
+    /// `verdicts` it is one that was found complete.
+    pub(crate) fn put_back(&mut self, read: &Scattered<'_>, range: Range<usize>, verdicts: &[u8]) {
+        let mut verdicts = verdicts.iter();
+        let mut missing = range.len();
+        for run in read.header.runs(range.start) {
+            let length = run.len().min(missing);
+            match run {
+                _ if missing == 0 => break,
+                Run::Header { from } => self.put_in(&read.head[from..from + length]),
+                Run::Payload { from, .. } => self.put_in(&read.payload[from..from + length]),
+                Run::Verdict => self.put_in(&[*verdicts.next().unwrap_or(&COMPLETE)]),
+            }
+            missing -= length;
+        }
+    }
+
+    /// The frame at the front was read to its place, but for its first bytes, which are here: copies
+    /// their payload there too. Behind them lie so many bytes of what follows the frame.
+    pub(crate) fn complete(&mut self, header: Header, payload: &mut [u8], beside: usize) {
+        copy_payload(header, self.bytes(), payload);
+        (self.start, self.end) = (self.end, self.end + beside);
+        self.checked = 0;
     }
 
     /// One read never brings the descriptors of two messages (`unix_stream_read_generic` stops
@@ -227,7 +195,6 @@ impl Intake {
     pub(crate) fn keep_rights(&mut self, truncated: bool) {
         if truncated {
             self.over = Some(Over::DescriptorsLost);
-            self.rights.clear();
         } else if self.rights.len() + self.arrived.len() > 2 * MAX_DESCRIPTORS {
             self.over = Some(Over::Corrupt("descriptors that no message announced"));
             self.rights.clear();
@@ -235,6 +202,21 @@ impl Intake {
             self.rights.extend(self.arrived.drain(..));
         }
         self.arrived.clear();
+    }
+}
+
+/// Copies what `bytes`, the first of a frame, hold of its payload.
+fn copy_payload(header: Header, bytes: &[u8], payload: &mut [u8]) {
+    let mut rest = bytes;
+    for run in header.runs(0) {
+        let (here, behind) = rest.split_at(run.len().min(rest.len()));
+        if let Run::Payload { from, .. } = run {
+            payload[from..from + here.len()].copy_from_slice(here);
+        }
+        if behind.is_empty() {
+            break;
+        }
+        rest = behind;
     }
 }
 

@@ -3,7 +3,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use ipc_core::rendezvous::{accept_one, bind_socket, connect_socket, release_socket};
+use ipc_core::rendezvous::{
+    Hall, accept_one, bind_socket, connect_socket, find, persist, release_socket,
+};
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Custody, Name, OpenError, Wait};
 use rustix::io::Errno;
@@ -18,6 +20,7 @@ pub struct Listener {
     socket: OwnedFd,
     place: Place,
     options: Options,
+    hall: Hall,
     custody: Custody,
 }
 
@@ -31,12 +34,10 @@ enum Place {
 const BACKLOG: i32 = 64;
 /// How long one address of a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a connector sleeps between two looks for its listener.
-const RETRY: Duration = Duration::from_millis(2);
 
 /// What a connector says first: these bytes, the longest message it may send (u32 LE), whether
 /// with descriptors.
-const MAGIC: [u8; 8] = *b"IPCSOCK1";
+const MAGIC: [u8; 8] = *b"IPCSOCK2";
 const GREETING: usize = MAGIC.len() + 5;
 
 impl Listener {
@@ -54,6 +55,7 @@ impl Listener {
             socket,
             place,
             options: options.clone(),
+            hall: Hall::default(),
             custody: Custody::new(),
         })
     }
@@ -66,50 +68,58 @@ impl Listener {
             Place::Path(..) | Place::Abstract => None,
         }
     }
-
-    /// One visitor, or why it was turned away.
-    fn admit(&self, visitor: OwnedFd, patience: Wait) -> Result<Receiver, OpenError> {
-        let transport = sys::transport(visitor.as_fd())?;
-        if transport == Transport::Unix {
-            trust(visitor.as_fd())?;
-        } else {
-            no_delay(visitor.as_fd())?;
-        }
-        let greeting = read_greeting(visitor.as_fd(), patience)?;
-        let incompatible = |what| Err(OpenError::Incompatible { what });
-        if greeting[..MAGIC.len()] != MAGIC {
-            return incompatible("it does not greet as a socket channel");
-        }
-        let [a, b, c, d, descriptors] = greeting[MAGIC.len()..] else {
-            unreachable!()
-        };
-        let max_message = u32::from_le_bytes([a, b, c, d]) as usize;
-        if max_message > self.options.max_message {
-            return incompatible("its messages may exceed this listener's maximum");
-        }
-        if descriptors != 0 && !self.options.descriptors {
-            return incompatible("it may send descriptors, which this listener does not take");
-        }
-        let descriptors = descriptors != 0 && transport == Transport::Unix;
-        let options = Options {
-            max_message,
-            descriptors,
-            ..self.options.clone()
-        };
-        Ok(Receiver::new(visitor, transport, &options))
-    }
 }
 
 impl ipc_core::Listener for Listener {
     type Receiver = Receiver;
 
     fn accept(&mut self, wait: Wait) -> Result<Receiver, OpenError> {
-        accept_one(self.socket.as_fd(), wait, |visitor, patience| {
-            self.admit(visitor, patience)
+        let Self {
+            socket,
+            options,
+            hall,
+            ..
+        } = self;
+        accept_one(socket.as_fd(), hall, wait, |visitor, patience| {
+            admit(options, visitor, patience)
         })
     }
 }
 
+/// One visitor, or why it was turned away.
+fn admit(options: &Options, visitor: OwnedFd, patience: Wait) -> Result<Receiver, OpenError> {
+    let transport = sys::transport(visitor.as_fd())?;
+    if transport == Transport::Unix {
+        trust(visitor.as_fd())?;
+    } else {
+        no_delay(visitor.as_fd())?;
+    }
+    let greeting = read_greeting(visitor.as_fd(), patience)?;
+    let incompatible = |what| Err(OpenError::Incompatible { what });
+    if greeting[..MAGIC.len()] != MAGIC {
+        return incompatible("it does not greet as a socket channel");
+    }
+    let [a, b, c, d, descriptors] = greeting[MAGIC.len()..] else {
+        unreachable!()
+    };
+    let max_message = u32::from_le_bytes([a, b, c, d]) as usize;
+    if max_message > options.max_message {
+        return incompatible("its messages may exceed this listener's maximum");
+    }
+    if descriptors != 0 && !options.descriptors {
+        return incompatible("it may send descriptors, which this listener does not take");
+    }
+    let descriptors = descriptors != 0 && transport == Transport::Unix;
+    let options = Options {
+        max_message,
+        descriptors,
+        ..options.clone()
+    };
+    Ok(Receiver::new(visitor, transport, &options))
+}
+
+/// Readable when somebody knocks. Call `accept` with [`Wait::Never`] until `NotFound`: then nobody is left
+/// of those who knocked before.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -140,38 +150,24 @@ pub(crate) fn connect(
     options: &Options,
     wait: Wait,
 ) -> Result<(OwnedFd, Transport), OpenError> {
-    let (socket, transport) = match address {
-        Address::Unix(name) => (connect_socket(name, wait)?, Transport::Unix),
-        Address::Abstract(name) => (retry(wait, || connect_abstract(name))?, Transport::Unix),
-        Address::Tcp(host) => (retry(wait, || connect_tcp(host, wait))?, Transport::Tcp),
-    };
-    sys::make_blocking(socket.as_fd())?;
     let mut greeting = [0; GREETING];
     greeting[..MAGIC.len()].copy_from_slice(&MAGIC);
     greeting[MAGIC.len()..GREETING - 1]
         .copy_from_slice(&(options.max_message as u32).to_le_bytes());
     greeting[GREETING - 1] = options.descriptors.into();
-    // The buffer of a new socket holds more than this, so it neither waits nor falls short.
-    match sys::send(socket.as_fd(), &greeting, Sleep::Never) {
-        Ok(_) => Ok((socket, transport)),
-        Err(error) => Err(OpenError::io("send", error)),
-    }
-}
-
-fn retry(
-    wait: Wait,
-    mut attempt: impl FnMut() -> Result<OwnedFd, OpenError>,
-) -> Result<OwnedFd, OpenError> {
-    loop {
-        match attempt() {
-            Err(OpenError::NotFound) if wait == Wait::Never => return Err(OpenError::NotFound),
-            Err(OpenError::NotFound) if wait.is_over() => return Err(OpenError::TimedOut),
-            Err(OpenError::NotFound) => {}
-            outcome => return outcome,
+    persist(wait, || {
+        let (socket, transport) = match address {
+            Address::Unix(name) => (connect_socket(name, wait)?, Transport::Unix),
+            Address::Abstract(name) => (find(wait, || connect_abstract(name))?, Transport::Unix),
+            Address::Tcp(host) => (find(wait, || connect_tcp(host, wait))?, Transport::Tcp),
+        };
+        sys::make_blocking(socket.as_fd())?;
+        // The buffer of a new socket holds more than this, so it neither waits nor falls short.
+        match sys::send(socket.as_fd(), &greeting, Sleep::Never) {
+            Ok(_) => Ok((socket, transport)),
+            Err(error) => Err(OpenError::io("send", error)),
         }
-        let pause = wait.remaining().map_or(RETRY, |left| left.min(RETRY));
-        let _ = poll([], Wait::at_most(pause));
-    }
+    })
 }
 
 fn bind_abstract(name: &str) -> Result<OwnedFd, OpenError> {
@@ -206,7 +202,7 @@ fn connect_abstract(name: &str) -> Result<OwnedFd, OpenError> {
 fn unix_socket() -> Result<OwnedFd, OpenError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|error| sys::open_error("socket", error))
+        .map_err(|error| OpenError::io("socket", error))
 }
 
 fn bind_tcp(host: &str) -> Result<(OwnedFd, Place), OpenError> {

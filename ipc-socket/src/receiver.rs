@@ -3,12 +3,14 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::wait::Interest;
-use ipc_core::{Custody, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
+use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
-use crate::intake::{Intake, Over};
-use crate::sys::{self, Transport};
+use crate::frame::{COMPLETE, HEADER, Header, Run};
+use crate::intake::{BESIDE, INTAKE, Intake, Over, Scattered, Taken};
+use crate::long::SLICES;
+use crate::sys::{self, Arrival, Transport};
 use crate::wait::{Stop, complete};
 use crate::{Credentials, Options, credentials};
 
@@ -23,11 +25,13 @@ pub struct Receiver {
     pacer: Pacer,
     /// Messages of the last call that were handed out.
     handed_out: usize,
+    /// What the next frame begins with if it is like the last one, which was read straight to its place.
+    expected: Option<Header>,
 }
 
-/// Of what follows a piece that is read straight to its place, this much is read in with it: the
-/// next header at least, and little that would have to be copied again.
-const BESIDE_PIECE: usize = 4 << 10;
+/// From here on, in bytes, a frame is read straight to where the caller wants it: a copy of so much
+/// costs more than a call.
+const BULK: usize = INTAKE / 4;
 
 impl Receiver {
     pub(crate) fn new(socket: OwnedFd, transport: Transport, options: &Options) -> Self {
@@ -39,6 +43,7 @@ impl Receiver {
             custody: Custody::new(),
             pacer: Pacer::default(),
             handed_out: 0,
+            expected: None,
         }
     }
 
@@ -79,91 +84,210 @@ impl Receiver {
     /// The next message, and how many of the first rights are its own.
     #[inline]
     fn take(&mut self, buffer: &mut [u8], wait: Wait) -> Result<(usize, usize), RecvError> {
-        let mut fills = 0;
+        let mut flood = Flood::default();
         loop {
-            if let Some(taken) = self.intake.take(buffer)? {
-                self.handed_out += 1;
-                return Ok(taken);
+            let header = match self.intake.take(buffer)? {
+                Taken::Message { length, rights } => {
+                    self.handed_out += 1;
+                    self.expected = None;
+                    return Ok((length, rights));
+                }
+                Taken::Partial(header) => header,
+            };
+            flood.check(wait)?;
+            // Before anything of a frame has come, it is taken for one like the last.
+            let likely = self.expected.filter(|_| self.intake.bytes().is_empty());
+            let bulk = header.or(likely).filter(|header| {
+                let straight = matches!(header, Header::Whole(_) | Header::Long(_));
+                straight && header.total() >= BULK && header.length() <= buffer.len()
+            });
+            match bulk {
+                None => self.read_in(header, wait)?,
+                Some(header) => {
+                    let length = header.length();
+                    if self.read_bulk(header, &mut buffer[..length], &mut flood, wait)? {
+                        self.handed_out += 1;
+                        self.expected = Some(header);
+                        return Ok((length, 0));
+                    }
+                }
             }
-            if fills > 0 {
-                self.check_patience(fills, wait)?;
-            }
-            self.fill(wait)?;
-            fills += 1;
         }
     }
 
-    /// A peer that keeps sending what never becomes a message must not keep a caller beyond its
-    /// deadline, nor one who would not wait at all.
-    fn check_patience(&self, fills: usize, wait: Wait) -> Result<(), RecvError> {
-        match wait {
-            Wait::Until(_) if wait.is_over() => Err(RecvError::TimedOut),
-            Wait::Never if fills > 64 + self.intake.max_message / 1024 => Err(RecvError::Empty),
-            _ => Ok(()),
+    fn gather(&mut self, wait: Wait) {
+        let came = std::mem::take(&mut self.handed_out);
+        if wait != Wait::Never {
+            self.pacer.gather(came, self.waiter.strategy());
         }
     }
 
-    /// Reads in as much as there is, waiting for the first byte.
-    fn fill(&mut self, wait: Wait) -> Result<(), RecvError> {
-        // Two messages a call have room for the call that gathering costs: never more than one
-        // call a message.
-        if std::mem::take(&mut self.handed_out) > 1 && wait != Wait::Never {
-            self.pacer.gather();
-        }
+    /// Reads something in, of the frame with this header if it has come.
+    fn read_in(&mut self, header: Option<Header>, wait: Wait) -> Result<(), RecvError> {
+        self.gather(wait);
         let intake = &mut self.intake;
-        intake.make_room();
-        let socket = self.socket.as_fd();
-        let free = &mut intake.buffer[intake.end..];
-        let mut truncated = false;
-        let piece = &mut intake.pieces[intake.gathered..intake.gathered + intake.missing];
-        let outcome = if intake.descriptors {
-            let arrived = &mut intake.arrived;
-            let slices = &mut [IoSliceMut::new(piece), IoSliceMut::new(free)];
-            complete(
-                &self.socket,
-                Interest::Read,
-                &mut self.waiter,
-                wait,
-                |sleep| {
-                    let arrival = sys::recv_rights(socket, slices, arrived, sleep)?;
-                    truncated |= arrival.truncated;
-                    Ok(arrival.bytes)
-                },
-            )
-        } else if piece.is_empty() {
-            complete(
-                &self.socket,
-                Interest::Read,
-                &mut self.waiter,
-                wait,
-                |sleep| sys::recv(socket, free, sleep),
-            )
+        // What is beyond the room of a bulk read would have to be moved before it.
+        intake.make_room(2 * BESIDE);
+        let room = if self.expected.is_some() && header.is_none() {
+            intake.end + BESIDE
         } else {
-            let beside = &mut free[..BESIDE_PIECE];
-            let slices = &mut [IoSliceMut::new(piece), IoSliceMut::new(beside)];
-            complete(
-                &self.socket,
-                Interest::Read,
-                &mut self.waiter,
-                wait,
-                |sleep| sys::recv_slices(socket, slices, sleep),
-            )
+            intake.buffer.len() - BESIDE
         };
+        let room = &mut [IoSliceMut::new(&mut intake.buffer[intake.end..room])];
+        let arrived = intake.descriptors.then_some(&mut intake.arrived);
+        let outcome = read_some(&self.socket, &mut self.waiter, arrived, room, wait);
+        self.intake.end += self.came(outcome)?;
+        Ok(())
+    }
+
+    /// Reads the rest of the frame at the front straight into `payload`, and says whether it is a
+    /// message. Until the frame is whole, what came of it earlier stays in front of `end`; so when
+    /// the wait is over first, or a chunk of it was no end of a message, or its header is another than
+    /// was expected, what came now is put behind it, and the next call may bring any other buffer.
+    fn read_bulk(
+        &mut self,
+        header: Header,
+        payload: &mut [u8],
+        flood: &mut Flood,
+        wait: Wait,
+    ) -> Result<bool, RecvError> {
+        self.gather(wait);
+        self.intake.make_room(BESIDE);
+        let earlier = self.intake.bytes().len();
+        let mut head = header.encode();
+        let mut done = earlier;
+        loop {
+            let mut verdicts = [COMPLETE; SLICES];
+            let intake = &mut self.intake;
+            let beside = &mut intake.buffer[intake.end..intake.end + BESIDE];
+            let mut places = Places::of(header, done, &mut head, payload, &mut verdicts, beside);
+            let (room, reach) = (&mut places.slices[..places.count], places.reach);
+            let arrived = intake.descriptors.then_some(&mut intake.arrived);
+            let outcome = read_some(&self.socket, &mut self.waiter, arrived, room, wait);
+            let came = self.came(outcome);
+            let bytes = *came.as_ref().unwrap_or(&0);
+            let (from, beside) = (done, bytes.saturating_sub(reach));
+            done += bytes.min(reach);
+            // Bytes of the header and verdicts that have not come are as they were.
+            let as_expected = head == header.encode() && verdicts == [COMPLETE; SLICES];
+            if as_expected && done == header.total() {
+                self.intake.complete(header, payload, beside);
+                return Ok(true);
+            }
+            let outcome = match came.and_then(|_| flood.check(wait)) {
+                Ok(()) if as_expected && self.intake.over.is_none() => continue,
+                outcome => outcome,
+            };
+            let end = self.intake.end;
+            let beside = self.intake.buffer[end..end + beside].to_vec();
+            let read = Scattered {
+                header,
+                head: &head,
+                payload,
+            };
+            self.intake.put_back(&read, earlier..from, &[]);
+            self.intake.put_back(&read, from..done, &verdicts);
+            self.intake.put_in(&beside);
+            // What is wrong is found at the front.
+            return outcome.map(|()| false);
+        }
+    }
+
+    /// Takes note of what a read brought: how many bytes.
+    fn came(&mut self, outcome: Result<Arrival, Stop>) -> Result<usize, RecvError> {
         match outcome {
-            Ok(0) => intake.over = Some(Over::Gone(Gone::Died)),
-            Ok(bytes) => {
-                intake.came(bytes);
-                intake.keep_rights(truncated);
+            Ok(Arrival { bytes: 0, .. }) => self.intake.over = Some(Over::Gone(Gone::Died)),
+            Ok(Arrival { bytes, truncated }) => {
+                self.intake.keep_rights(truncated);
+                return Ok(bytes);
             }
             // The peer left something unread: after this comes what it had sent, then the end.
             Err(Stop::Failed(Errno::CONNRESET)) => {}
             // The peer's machine stopped answering (`tcp(7)`).
-            Err(Stop::Failed(Errno::TIMEDOUT)) => intake.over = Some(Over::Gone(Gone::Died)),
+            Err(Stop::Failed(Errno::TIMEDOUT)) => {
+                self.intake.over = Some(Over::Gone(Gone::Died));
+            }
             Err(Stop::WouldWait) => return Err(RecvError::Empty),
             Err(Stop::TimedOut) => return Err(RecvError::TimedOut),
             Err(Stop::Failed(error)) => return Err(RecvError::io("recvmsg", error)),
         }
-        Ok(())
+        Ok(0)
+    }
+}
+
+/// Reads something into `room`, and descriptors to those that `arrived`, waiting for the first byte.
+fn read_some(
+    socket: &OwnedFd,
+    waiter: &mut Waiter,
+    mut arrived: Option<&mut Vec<OwnedFd>>,
+    room: &mut [IoSliceMut<'_>],
+    wait: Wait,
+) -> Result<Arrival, Stop> {
+    let mut truncated = false;
+    let bytes = complete(socket, Interest::Read, waiter, wait, |sleep| {
+        match (&mut arrived, &mut *room) {
+            (Some(arrived), room) => {
+                let arrival = sys::recv_rights(socket.as_fd(), room, arrived, sleep)?;
+                truncated |= arrival.truncated;
+                Ok(arrival.bytes)
+            }
+            (None, [room]) => sys::recv(socket.as_fd(), room, sleep),
+            (None, room) => sys::recv_slices(socket.as_fd(), room, sleep),
+        }
+    })?;
+    Ok(Arrival { bytes, truncated })
+}
+
+/// Where one call puts the rest of a frame and what follows it.
+struct Places<'a> {
+    slices: [IoSliceMut<'a>; SLICES + 1],
+    count: usize,
+    /// Bytes of the frame that there is a place for.
+    reach: usize,
+}
+
+impl<'a> Places<'a> {
+    /// For a frame of which `done` bytes have come.
+    fn of(
+        header: Header,
+        done: usize,
+        head: &'a mut [u8; HEADER],
+        payload: &'a mut [u8],
+        verdicts: &'a mut [u8; SLICES],
+        beside: &'a mut [u8],
+    ) -> Self {
+        let mut slices = [(); SLICES + 1].map(|()| IoSliceMut::new(&mut []));
+        let (mut count, mut reach) = (0, 0);
+        let (mut payload, mut passed) = (payload, 0);
+        let mut head = &mut head[..];
+        let mut verdicts = verdicts.iter_mut();
+        for run in header.runs(done).take(SLICES) {
+            let place = match run {
+                Run::Payload { from, to } => {
+                    let (_, rest) = std::mem::take(&mut payload).split_at_mut(from - passed);
+                    let (place, rest) = rest.split_at_mut(to - from);
+                    (payload, passed) = (rest, to);
+                    place
+                }
+                Run::Verdict => verdicts
+                    .next()
+                    .map(std::slice::from_mut)
+                    .unwrap_or_default(),
+                Run::Header { from } => &mut std::mem::take(&mut head)[from..],
+            };
+            reach += place.len();
+            slices[count] = IoSliceMut::new(place);
+            count += 1;
+        }
+        if done + reach == header.total() {
+            slices[count] = IoSliceMut::new(beside);
+            count += 1;
+        }
+        Self {
+            slices,
+            count,
+            reach,
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use ipc_core::wait::Interest;
 use ipc_core::{Custody, Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
-use crate::farewell::{self, Gone, Owed};
+use crate::farewell::{self, Gone};
 use crate::frame::{self, HEADER, RIGHTS_MAX, WHOLE_MAX};
+use crate::long::Abandoned;
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::wait::{Stop, complete};
 use crate::{Credentials, Options, credentials};
@@ -23,8 +24,9 @@ pub struct Sender {
     pub(crate) waiter: Waiter,
     /// Where small messages are put together with their headers, for one `send(2)`.
     pub(crate) scratch: Box<[u8]>,
-    /// What a message that was given up half way still owes to the stream.
-    pub(crate) owed: Owed,
+    /// The long message that was left short at its deadline; what it owes to the stream goes out
+    /// before anything else.
+    pub(crate) abandoned: Option<Abandoned>,
     pub(crate) gone: Option<Gone>,
     pub(crate) custody: Custody,
 }
@@ -47,7 +49,7 @@ impl Sender {
             buffer,
             waiter: Waiter::new(options.wait_strategy),
             scratch: vec![0; HEADER + WHOLE_MAX].into_boxed_slice(),
-            owed: Owed::default(),
+            abandoned: None,
             gone: None,
             custody: Custody::new(),
         }
@@ -136,25 +138,6 @@ impl Sender {
         Ok(())
     }
 
-    /// Pays what is owed, before anything else may enter the stream.
-    fn settle(&mut self, wait: Wait) -> Result<(), SendError> {
-        while !self.owed.is_empty() {
-            let (socket, owed) = (self.socket.as_fd(), &self.owed);
-            let paid = complete(
-                &self.socket,
-                Interest::Write,
-                &mut self.waiter,
-                wait,
-                |sleep| sys::send_slices(socket, &owed.slices(), sleep),
-            );
-            match paid {
-                Ok(bytes) => self.owed.pay(bytes),
-                Err(stop) => return Err(self.explain(stop)),
-            }
-        }
-        Ok(())
-    }
-
     /// One frame in one buffer of the kernel: all of it or nothing, and one system call.
     #[inline]
     fn send_whole(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
@@ -217,14 +200,14 @@ impl ipc_core::Sender for Sender {
     #[inline]
     fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
         self.check(message.len(), self.max_message)?;
-        if !self.owed.is_empty() {
+        if self.abandoned.is_some() {
             self.settle(wait)?;
         }
-        // TCP takes any number of bytes, so there every message comes in pieces.
+        // TCP takes any number of bytes, so there no message is sure to go out as one.
         if self.transport == Transport::Unix && message.len() <= WHOLE_MAX {
             self.send_whole(message, wait)
         } else {
-            self.send_pieces(message, wait)
+            self.send_long(message, wait)
         }
     }
 
@@ -316,7 +299,7 @@ impl AsFd for Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if self.gone.is_none() && self.custody.is_ours() {
-            farewell::say(self.socket.as_fd(), &mut self.owed);
+            farewell::say(self.socket.as_fd(), self.abandoned);
         }
     }
 }

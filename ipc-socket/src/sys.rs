@@ -16,7 +16,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
 };
 
-use crate::frame::PART_MAX;
+use crate::frame::CHUNK;
 
 /// What the stream runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) const MAX_DESCRIPTORS: usize = 253;
 /// Kept free below the largest send buffer that the kernel allows, so that growing the buffer by
 /// this always makes room for a farewell: what an abandoned message owes, FIN, and the 37 KiB by
 /// which the kernel lets the last buffer overshoot.
-const HEADROOM: usize = 2 * PART_MAX;
+const HEADROOM: usize = 2 * CHUNK;
 
 /// Least send buffer: half of it, less 64 B, has to hold one WHOLE frame, since the kernel cuts
 /// longer ones (`unix_stream_sendmsg`).
@@ -51,24 +51,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), OpenError> {
         SocketFlags::CLOEXEC,
         None,
     )
-    .map_err(|error| open_error("socketpair", error))
-}
-
-/// An error of a call that makes descriptors.
-pub(crate) fn open_error(call: &'static str, error: Errno) -> OpenError {
-    match error {
-        Errno::MFILE => OpenError::Limit(Limit {
-            name: "RLIMIT_NOFILE",
-            value: None,
-            advice: "close descriptors or raise the limit",
-        }),
-        Errno::NFILE => OpenError::Limit(Limit {
-            name: "fs.file-max",
-            value: None,
-            advice: "close files or raise the limit",
-        }),
-        error => OpenError::io(call, error),
-    }
+    .map_err(|error| OpenError::io("socketpair", error))
 }
 
 /// Which transport a descriptor from elsewhere is; everything but a stream socket is refused.

@@ -1,4 +1,4 @@
-//! Messages of every size through one pair: whole, in pieces, given up half way.
+//! Messages of every size through one pair: whole, in chunks, given up half way.
 
 use std::time::Duration;
 

@@ -528,12 +528,14 @@ fn no_bytes_make_a_receiver_panic_hang_or_read_astray() {
             // Mostly headers that almost make sense, so that the deeper states are reached.
             let length =
                 [0, 1, 4, 300, 32_764, 32_765, 65_536, 65_537][numbers.next() as usize % 8] as u32;
-            let kind = (numbers.next() % 7) as u8;
+            let kind = [0, 0, 1, 2, 3, 0x80, 0x80, 0x81][numbers.next() as usize % 8];
             let [a, b, c, _] = length.to_le_bytes();
             // A receiver that found the channel broken reads no more: what is cut off is fine too.
             let _ = peer.write(&[a, b, c, kind]);
             let body = numbers.next() as usize % 3 * length as usize / 2;
-            let _ = peer.write(&vec![kind; body]);
+            // A verdict and the body of a message alike.
+            let filler = (numbers.next() % 3) as u8;
+            let _ = peer.write(&vec![filler; body]);
             while let Ok(len) = rx.recv_with(&mut buffer, Wait::Never) {
                 assert!(len <= 100_000);
             }
@@ -561,7 +563,7 @@ fn half_a_frame_keeps_nobody_beyond_the_deadline() {
         &[9][..],
         &[8, 0, 0],
         &[8, 0, 0, 0, 1, 2],
-        &[8, 0, 0, 1, 1, 2],
+        &[8, 0, 0, 0x80, 1, 2],
     ] {
         let (mut peer, mut rx) = receiver_of(&Options::default());
         peer.write_all(half).unwrap();
@@ -582,9 +584,9 @@ fn half_a_frame_keeps_nobody_beyond_the_deadline() {
 fn a_flood_of_what_never_becomes_a_message_keeps_nobody_beyond_the_deadline() {
     let (mut peer, mut rx) = receiver_of(&Options::default());
     let flood = std::thread::spawn(move || {
-        // VOID, again and again, until nobody reads any more.
-        let voids = [0, 0, 0, 3].repeat(8192);
-        while peer.write_all(&voids).is_ok() {}
+        // Messages that are taken back, again and again, until nobody reads any more.
+        let abandoned = [1, 0, 0, 0x80, 7, 0].repeat(8192);
+        while peer.write_all(&abandoned).is_ok() {}
     });
     for _ in 0..5 {
         let started = Instant::now();

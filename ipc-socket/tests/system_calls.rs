@@ -1,71 +1,25 @@
 //! System calls per message, counted exactly.
 
-use std::io::IoSlice;
 use std::time::Duration;
 
-use ipc_conformance::syscalls::{Probe, count};
-use ipc_core::{Channel, Listener as _, Receiver as _, Sender as _, Tunable, Wait, WaitStrategy};
-use ipc_process::Process;
+use ipc_conformance::syscalls::{
+    Load, in_pairs, receives, round_trips, sends, sends_batch, to_itself,
+};
+use ipc_core::{Channel, Listener as _, Tunable, Wait, WaitStrategy};
 use ipc_socket::{Options, Receiver, Sender, Socket};
 
 ipc_process::test_support!();
 
 /// So many fit into the send buffer of an untuned system one by one.
 const MESSAGES: u64 = 100;
+const LOAD: Load = Load {
+    messages: MESSAGES,
+    size: 64,
+    before: 0,
+};
 
-fn send_each(probe: Probe, mut sender: Sender) {
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; 64]).unwrap();
-    }
-    counted.stop();
-}
-
-fn send_batch(probe: Probe, mut sender: Sender) {
-    let message = [7u8; 64];
-    let batch = [IoSlice::new(&message); 1000];
-    let counted = probe.start();
-    assert_eq!(sender.send_batch(&batch).unwrap(), batch.len());
-    counted.stop();
-}
-
-fn receive(probe: Probe, mut receiver: Receiver) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
-}
-
-fn echo(mut receiver: Receiver, mut sender: Sender) {
-    let mut buffer = [0; 64];
-    while let Ok(len) = receiver.recv(&mut buffer) {
-        sender.send(&buffer[..len]).unwrap();
-    }
-}
-
-fn ask(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; 64]).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
-}
-
-/// As the receiver of a stream does: two messages are there whenever it comes.
-fn in_pairs(probe: Probe, (mut sender, mut receiver): (Sender, Receiver)) {
-    let mut buffer = [0; 64];
-    let counted = probe.start();
-    for _ in 0..MESSAGES / 2 {
-        sender.send(&[7; 64]).unwrap();
-        sender.send(&[7; 64]).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-        receiver.recv(&mut buffer).unwrap();
-    }
-    counted.stop();
+fn pair(options: &Options) -> (Sender, Receiver) {
+    Socket::pair(options).unwrap()
 }
 
 fn each_strategy() -> [Options; 3] {
@@ -80,45 +34,59 @@ fn each_strategy() -> [Options; 3] {
 #[test]
 fn a_send_is_one_call() {
     for options in each_strategy() {
-        let (sender, _receiver) = Socket::pair(&options).unwrap();
-        assert_eq!(count(send_each, sender), MESSAGES);
+        assert_eq!(sends(pair(&options), LOAD), MESSAGES);
     }
 }
 
 #[test]
 fn a_batch_is_a_call_for_each_32_kib() {
-    let (sender, _receiver) = Socket::pair(&Options::default()).unwrap();
     let frames_per_call = (32 << 10) / (64 + 4);
-    assert_eq!(count(send_batch, sender), 1000u64.div_ceil(frames_per_call));
+    let load = Load {
+        messages: 1000,
+        ..LOAD
+    };
+    let calls = sends_batch(pair(&Options::default()), load);
+    assert_eq!(calls, 1000u64.div_ceil(frames_per_call));
 }
 
 #[test]
 fn a_receiver_takes_in_all_that_is_there_with_one_call() {
     for options in each_strategy() {
-        let (mut sender, receiver) = Socket::pair(&options).unwrap();
-        for _ in 0..MESSAGES {
-            sender.send(&[7; 64]).unwrap();
-        }
-        assert_eq!(count(receive, receiver), 1);
+        assert_eq!(receives(pair(&options), LOAD), 1);
     }
 }
 
 #[test]
 fn a_blocking_round_trip_is_two_calls() {
     let [blocking, ..] = each_strategy();
-    let (ask_sender, ask_receiver) = Socket::pair(&blocking).unwrap();
-    let (answer_sender, answer_receiver) = Socket::pair(&blocking).unwrap();
-    let child = Process::new(echo, (ask_receiver, answer_sender))
-        .start()
-        .unwrap();
-    assert_eq!(count(ask, (ask_sender, answer_receiver)), 2 * MESSAGES);
-    child.join().unwrap();
+    let calls = round_trips(pair(&blocking), pair(&blocking), LOAD);
+    assert_eq!(calls, 2 * MESSAGES);
+}
+
+#[test]
+fn a_long_message_is_one_call_to_send_and_one_more_to_receive_the_first() {
+    let [blocking, ..] = each_strategy();
+    // Two chunks, which fit into the send buffer of an untuned system.
+    let first = Load {
+        messages: 1,
+        size: 100_000,
+        before: 0,
+    };
+    assert_eq!(sends(pair(&blocking), first), 1);
+    assert_eq!(receives(pair(&blocking), first), 2);
+    // One like the one before is read at once.
+    let next = Load {
+        messages: 10,
+        before: 1,
+        ..first
+    };
+    assert_eq!(to_itself(pair(&blocking), next), 2 * 10);
 }
 
 #[test]
 fn no_side_of_a_stream_makes_more_than_a_call_a_message() {
     for options in each_strategy() {
-        let calls = count(in_pairs, Socket::pair(&options).unwrap());
+        let calls = in_pairs(pair(&options), LOAD);
         // One read for two messages; a yield before it, unless the machine is too busy for that.
         let least = MESSAGES + MESSAGES / 2;
         assert!((least..=2 * MESSAGES).contains(&calls), "{calls}");
@@ -136,11 +104,6 @@ fn tcp(options: &Options) -> (Sender, Receiver) {
 #[test]
 fn tcp_takes_a_call_a_message_too() {
     let [blocking, ..] = each_strategy();
-    let (ask_sender, ask_receiver) = tcp(&blocking);
-    let (answer_sender, answer_receiver) = tcp(&blocking);
-    let child = Process::new(echo, (ask_receiver, answer_sender))
-        .start()
-        .unwrap();
-    assert_eq!(count(ask, (ask_sender, answer_receiver)), 2 * MESSAGES);
-    child.join().unwrap();
+    let calls = round_trips(tcp(&blocking), tcp(&blocking), LOAD);
+    assert_eq!(calls, 2 * MESSAGES);
 }

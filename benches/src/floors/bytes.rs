@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -143,18 +143,29 @@ impl<S: Sockets, const SPIN: bool> Link for SocketLink<S, SPIN> {
     }
 }
 
-/// Unix sockets.
+/// Unix sockets, with send buffers of the kernel's default size, or as large as asked for if that is
+/// more.
 #[derive(Debug)]
 pub(crate) struct Unix;
 
 impl Sockets for Unix {
-    fn pair(_spec: &Spec) -> Outcome<(OwnedFd, OwnedFd)> {
-        Ok(rustix::net::socketpair(
+    fn pair(spec: &Spec) -> Outcome<(OwnedFd, OwnedFd)> {
+        let (a, b) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
             SocketFlags::CLOEXEC,
             None,
-        )?)
+        )?;
+        // The kernel charges about 37 KiB for 32 of them.
+        let charged = spec.capacity() / 32 * 37;
+        for socket in [&a, &b] {
+            if socket_send_buffer_size(socket)? < charged {
+                // It doubles what it is given, and clamps it to net.core.wmem_max, silently
+                // (socket(7)).
+                set_socket_send_buffer_size(socket, charged / 2)?;
+            }
+        }
+        Ok((a, b))
     }
 }
 
