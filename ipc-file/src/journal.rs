@@ -3,17 +3,26 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::fence;
 
 use ipc_core::SendError;
 
 use crate::directory::Directory;
 use crate::fault::Fault;
-use crate::record::{Kind, Mark};
+use crate::record::{self, Kind, Mark};
 use crate::sys;
 use crate::writer::{Plan, Writer};
 
 /// Staged records go to the file when they take this many bytes, if nothing else sends them there.
 const STAGE: usize = 256 << 10;
+
+/// How far beyond a batch that is to be synced the storage is made ready for the next ones.
+///
+/// fallocate(2) leaves extents that are not written to, and the first write to each block makes its
+/// sync write metadata besides. A sync of blocks that have been written to writes nothing but them,
+/// in about half the time. So a small batch takes a piece of zeros along; a large one has no need.
+const AHEAD: u64 = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -26,12 +35,17 @@ pub(crate) struct Journal {
     /// The first segment whose name may not have.
     unnamed: u64,
     mark: Mark,
-    /// Records that have their place and are not yet in the log, except the first one's word.
+    /// The log does not say yet what `mark` says.
+    unmarked: bool,
+    /// Records that have their place and are not yet in the log.
     staged: Vec<u8>,
-    /// Where they begin, the sequence number and the word of the first.
-    first: (u64, u64, u64),
-    /// A failed `fdatasync(2)` may have dropped data that a second one would not report.
-    poisoned: bool,
+    /// Where they begin, and the sequence number of the first.
+    first: (u64, u64),
+    /// The position up to which the current segment was written to, be it zeros.
+    written: u64,
+    /// The call that failed and must not be tried again. A failed `fdatasync(2)` may have dropped
+    /// data that a second one would not report.
+    poisoned: Option<&'static str>,
 }
 
 impl Journal {
@@ -49,9 +63,11 @@ impl Journal {
             unsynced,
             unnamed: unsynced,
             mark,
+            unmarked: false,
             staged: Vec::new(),
-            first: (0, 0, 0),
-            poisoned: false,
+            first: (0, 0),
+            written: 0,
+            poisoned: None,
         }
     }
 
@@ -70,13 +86,13 @@ impl Journal {
 
     #[inline]
     pub(crate) fn check(&self) -> Result<(), SendError> {
-        if self.poisoned {
-            return Err(SendError::io(
-                "fdatasync",
+        match self.poisoned {
+            Some(call) => Err(SendError::io(
+                call,
                 io::Error::other("an earlier one failed"),
-            ));
+            )),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     #[inline]
@@ -95,6 +111,9 @@ impl Journal {
     /// Appends a message by stores alone. On an error nothing was appended.
     #[inline]
     pub(crate) fn append(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.unmarked {
+            self.commit_mark();
+        }
         if self.plan(message)?.rotates {
             self.rotate()?;
         }
@@ -105,10 +124,17 @@ impl Journal {
     /// As [`append`](Self::append), but the record waits for [`flush`](Self::flush), which this
     /// call makes for earlier ones when there are many: `true` says so.
     ///
-    /// Records that go together are written by one pwrite(2): stores through the mapping would
-    /// fault once a page, when it is new and again after each sync, which makes pages read-only.
+    /// Records that go together are written by pwrite(2). Stores through the mapping would fault once
+    /// a page, when it is new and again after each sync, which makes pages read-only; and such a
+    /// fault makes the whole folio dirty, which after a follower's readahead is 128 KiB for the
+    /// storage instead of the few blocks that were stored to.
     pub(crate) fn stage(&mut self, message: &[u8]) -> Result<bool, SendError> {
-        let rotates = self.plan(message)?.rotates;
+        self.plan(message)?;
+        if self.unmarked && self.staged.is_empty() && !self.writer.plan(Mark::LEN).rotates {
+            self.put(Kind::Mark, &self.mark.encode());
+            self.unmarked = false;
+        }
+        let rotates = self.writer.plan(message.len()).rotates;
         let flushes = rotates || self.staged.len() >= STAGE;
         if flushes {
             self.flush()?;
@@ -116,34 +142,67 @@ impl Journal {
         if rotates {
             self.rotate()?;
         }
-        let (position, seq) = (self.writer.position, self.writer.seq);
-        let begins = self.staged.is_empty();
-        let word = self.writer.put(&mut self.staged, message);
-        if begins {
-            self.first = (position, seq, word);
-            self.staged[..8].fill(0);
-        }
+        self.put(Kind::Data, message);
         Ok(flushes)
     }
 
-    /// Puts the staged records into the log: all of them become visible at once, by the one store
-    /// of the first one's word. On an error none does, and they are dropped.
+    #[inline]
+    fn put(&mut self, kind: Kind, payload: &[u8]) {
+        if self.staged.is_empty() {
+            self.first = (self.writer.position, self.writer.seq);
+        }
+        self.writer.put(&mut self.staged, kind, payload);
+    }
+
+    /// Puts the staged records into the log: all of them become visible at once, by the one byte
+    /// that commits the first. On an error none does, and they are dropped.
     pub(crate) fn flush(&mut self) -> Result<(), Fault> {
         if self.staged.is_empty() {
             return Ok(());
         }
-        let (start, seq, word) = self.first;
-        let at = self.writer.shape.offset(start) as u64;
         self.staged.extend_from_slice(&[0; 8]);
-        let written = sys::write_at(self.file.as_fd(), &self.staged, at);
+        let written = self.write_staged();
         self.staged.clear();
         if written.is_err() {
-            (self.writer.position, self.writer.seq) = (start, seq);
-            return written;
+            (self.writer.position, self.writer.seq) = self.first;
+            self.unmarked = true;
         }
-        // pwrite(2) copies in whatever order it likes; until this store the log ends here.
-        self.writer.expose(start, word);
-        Ok(())
+        written
+    }
+
+    fn write_staged(&mut self) -> Result<(), Fault> {
+        let file = self.file.as_fd();
+        let at = self.writer.shape.offset(self.first.0) as u64;
+        sys::check_file_size(at + self.staged.len() as u64)?;
+        let commit = record::prepare(&mut self.staged);
+        let outcome = sys::write_within(file, &self.staged, at).and_then(|()| {
+            // pwrite(2) copies in whatever order it likes; until the next one the log ends here.
+            fence(Release);
+            sys::write_within(file, &[commit], at + record::COMMIT as u64)
+        });
+        outcome.inspect_err(|_| {
+            // What was written of them must not stand behind the end of the log.
+            self.staged.fill(0);
+            if sys::write_within(file, &self.staged, at).is_err() {
+                self.poisoned = Some("pwrite");
+            }
+        })
+    }
+
+    /// Takes zeros along with a small batch, see [`AHEAD`].
+    fn reach_ahead(&mut self) {
+        let Writer {
+            position, shape, ..
+        } = self.writer;
+        if position + 8 <= self.written
+            || self.staged.is_empty()
+            || self.staged.len() as u64 > AHEAD / 2
+        {
+            return;
+        }
+        let ahead = (shape.segment - shape.within(position) - 8).min(AHEAD);
+        self.staged.resize(self.staged.len() + ahead as usize, 0);
+        self.written = position + ahead + 8;
     }
 
     /// Begins the next segment and only then ends this one, so that a full disk leaves the log as
@@ -157,6 +216,8 @@ impl Journal {
             .create(&self.writer.header(number, self.mark))?;
         self.writer.enter(file.as_fd())?;
         self.file = file;
+        // The header says it.
+        self.unmarked = false;
         Ok(())
     }
 
@@ -167,8 +228,10 @@ impl Journal {
     /// Waits until all records so far have reached the storage, and then says so in the log.
     pub(crate) fn sync(&mut self) -> Result<(), SendError> {
         self.check()?;
+        self.reach_ahead();
         self.flush()?;
-        self.write_out().inspect_err(|_| self.poisoned = true)?;
+        self.write_out()
+            .inspect_err(|_| self.poisoned = Some("fdatasync"))?;
         self.mark.synced = self.writer.position;
         self.note();
         Ok(())
@@ -190,19 +253,29 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends what is known of lost power. It reaches the storage with the records after it;
-    /// where the segment has no room for it, the header of the next one says the same.
+    /// Lets the next record be preceded by what is known of lost power. On the storage it is worth as
+    /// much as one that was written now, since it would come there with the next sync only. Where the
+    /// segment has no room for it, the header of the next one says the same.
     pub(crate) fn note(&mut self) {
+        self.unmarked = true;
+    }
+
+    #[cold]
+    fn commit_mark(&mut self) {
         if !self.writer.plan(Mark::LEN).rotates {
             self.writer.commit(Kind::Mark, &self.mark.encode());
+            self.unmarked = false;
         }
     }
 
     /// The farewell. Without room for a new segment there is none, and followers take the end for
     /// a death.
     pub(crate) fn close(&mut self, durable: bool) {
-        if self.poisoned || self.flush().is_err() {
+        if self.poisoned.is_some() || self.flush().is_err() {
             return;
+        }
+        if self.unmarked {
+            self.commit_mark();
         }
         let shape = self.writer.shape;
         let room = shape.within(self.writer.position) + 16 <= shape.segment - 8;

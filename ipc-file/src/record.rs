@@ -10,10 +10,12 @@
 //!   word, stored last
 //! ```
 //!
-//! Of the length's word the low 28 bits are the length and the high 4 the kind.
+//! Of the length's word the low 28 bits are the length and the high 4 the kind; kind 0 is the end
+//! of the log.
 //!
-//! The first word is stored last, in one piece: a process that dies at any instruction leaves
-//! either a whole record or a zero word, which is the end of the log. The checksum runs over the
+//! The kind comes last: the first word is stored in one piece behind all else, or, where it was
+//! written by pwrite(2) without its kind, the one byte that has the kind is. So a process that dies
+//! at any instruction leaves whole records and then the end. The checksum runs over the
 //! log's epoch, length and kind, sequence number and payload, so that a record of another log,
 //! another place or an earlier use of the same space is not taken for a good one.
 //!
@@ -27,17 +29,21 @@ pub(crate) const HEADER: usize = 16;
 /// What the length field can say.
 pub(crate) const MAX_LEN: usize = (1 << 28) - 1;
 
-/// What a record is.
+/// Bits of a word that are the kind.
+const KIND: u64 = 0xF << 60;
+
+/// What a record is. No two kinds, nor a kind and 0, differ by one bit only: a flipped bit is damage
+/// and never the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A message.
-    Data = 1,
+    Data = 3,
     /// The writer closed the log in good order.
-    Fin = 2,
+    Fin = 5,
     /// The log goes on at the beginning of the next segment.
-    Skip = 3,
+    Skip = 6,
     /// All records before a position have reached the storage; see [`Mark`].
-    Mark = 4,
+    Mark = 9,
 }
 
 /// What a writer knows about lost power, and tells whoever recovers the log after it: the payload
@@ -84,9 +90,9 @@ pub(crate) fn seal(seed: u32, seq: u64, kind: Kind, payload: &[u8]) -> u64 {
     u64::from(info) << 32 | u64::from(checksum(seed, seq, info, payload))
 }
 
-/// Puts a record behind `bytes` and gives its word.
+/// Puts a record behind `bytes`.
 #[inline]
-pub(crate) fn put(bytes: &mut Vec<u8>, seed: u32, seq: u64, kind: Kind, payload: &[u8]) -> u64 {
+pub(crate) fn put(bytes: &mut Vec<u8>, seed: u32, seq: u64, kind: Kind, payload: &[u8]) {
     let start = bytes.len();
     let info = info(kind, payload.len());
     let mut head = [0u8; HEADER];
@@ -98,7 +104,6 @@ pub(crate) fn put(bytes: &mut Vec<u8>, seed: u32, seq: u64, kind: Kind, payload:
     bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
     let padding = size(payload.len()) - HEADER - payload.len();
     bytes.extend_from_slice(&[0; 8][..padding]);
-    u64::from(info) << 32 | u64::from(crc)
 }
 
 fn info(kind: Kind, len: usize) -> u32 {
@@ -106,15 +111,37 @@ fn info(kind: Kind, len: usize) -> u32 {
     len as u32 | (kind as u32) << 28
 }
 
-/// Kind and length of a word that is not zero, neither of them checked against the checksum yet.
+/// Whether the log ends at this word.
+#[inline]
+pub(crate) fn is_end(word: u64) -> bool {
+    word & KIND == 0
+}
+
+/// Which byte of a record has the kind, and so commits it.
+pub(crate) const COMMIT: usize = 7;
+
+/// Takes the kind out of a record, which is then not committed; the byte that commits it.
+#[inline]
+pub(crate) fn prepare(record: &mut [u8]) -> u8 {
+    let byte = record[COMMIT];
+    record[COMMIT] &= !(KIND >> (8 * COMMIT)) as u8;
+    byte
+}
+
+/// The word that commits a prepared record, if it is of this kind.
+pub(crate) fn committed(word: u64, kind: Kind) -> u64 {
+    word & !KIND | (kind as u64) << 60
+}
+
+/// Kind and length of a word that is not the end, neither of them checked against the checksum yet.
 #[inline]
 pub(crate) fn split(word: u64) -> Option<(Kind, usize)> {
     let info = (word >> 32) as u32;
     let kind = match info >> 28 {
-        1 => Kind::Data,
-        2 => Kind::Fin,
-        3 => Kind::Skip,
-        4 => Kind::Mark,
+        3 => Kind::Data,
+        5 => Kind::Fin,
+        6 => Kind::Skip,
+        9 => Kind::Mark,
         _ => return None,
     };
     Some((kind, info as usize & MAX_LEN))
@@ -175,8 +202,8 @@ mod tests {
         for len in 0..40 {
             let payload: Vec<_> = (1..=len).collect();
             let mut bytes = vec![0xAB; 8];
-            let word = put(&mut bytes, seed, 42, Kind::Data, &payload);
-            assert_eq!(word, seal(seed, 42, Kind::Data, &payload));
+            let word = seal(seed, 42, Kind::Data, &payload);
+            put(&mut bytes, seed, 42, Kind::Data, &payload);
             assert_eq!(bytes.len(), 8 + size(payload.len()));
             assert_eq!(bytes[8..16], word.to_le_bytes());
             let whole = &bytes[8..8 + HEADER + payload.len()];

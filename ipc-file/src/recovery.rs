@@ -1,6 +1,7 @@
 //! Finding the end of a log by its checksums, never by a stored length.
 //!
-//! The death of a process leaves whole records and then zeros. Only lost power, a truncated file or
+//! The death of a process leaves whole records, the end, and perhaps a batch behind it that it did not
+//! live to commit, which is a torn tail. Only lost power, a truncated file or
 //! a bad disk leaves something else. What nothing valid follows is a torn tail. What valid records
 //! follow is a hole, and it is torn too if lost power can have made it: the hole lies behind
 //! everything that is known to have reached the storage, and the kernel has booted since it was
@@ -24,7 +25,8 @@ use crate::writer::Writer;
 pub struct Recovery {
     /// Whether the last writer closed the log in good order; also true of a new log.
     pub clean: bool,
-    /// Bytes of a torn tail that were cut off, none of them synced. 0 after any death of a process.
+    /// Bytes of a torn tail that were cut off, none of them synced. After the death of a process
+    /// that is at most what it was just appending.
     pub cut: u64,
     /// Damaged places that [`Options::salvage`](crate::Options::salvage) left behind.
     pub damaged: u64,
@@ -55,34 +57,35 @@ pub(crate) fn open(
     let shape = header.shape;
     let mut scan = Scan::new(directory.try_clone()?, file, &header);
 
-    let mut damage = scan.run()?;
-    let mut end = (scan.position, scan.seq, scan.mark.boot);
-    let mut recovery = Recovery {
-        clean: scan.fin && damage.is_none(),
-        ..Recovery::default()
-    };
+    let damage = scan.run()?;
+    let prepared = damage.is_none() && scan.is_prepared()?;
+    let first = End::of(&scan, damage);
     let refusal = Fault::Damaged {
         what: damage.unwrap_or("records follow a hole in the log"),
-        segment: shape.number(end.0),
-        offset: shape.within(end.0),
+        segment: shape.number(first.position),
+        offset: shape.within(first.position),
     };
+    let (mut last, mut damaged) = (first, 0);
     while scan.resynchronize()?.is_some() {
-        damage = scan.run()?;
-        if salvage {
-            recovery.damaged += 1;
-            recovery.clean = scan.fin && damage.is_none();
-            end = (scan.position, scan.seq, scan.mark.boot);
-        } else if end.2 == boot {
-            return Err(refusal);
-        }
+        let damage = scan.run()?;
+        last = End::of(&scan, damage);
+        damaged += 1;
     }
     let synced = scan.mark.synced;
     drop(scan);
-    if !salvage && synced > end.0 {
-        return Err(refusal);
+    let safe = synced > first.position;
+    if prepared && !safe {
+        // All that follows is of a batch whose writer did not live to commit it.
+        (last, damaged) = (first, 0);
+    }
+    if !salvage {
+        if safe || damaged > 0 && first.boot == boot {
+            return Err(refusal);
+        }
+        (last, damaged) = (first, 0);
     }
 
-    let (position, seq, last_boot) = end;
+    let End { position, seq, .. } = last;
     let number = shape.number(position);
     let file = directory.open(number, shape)?;
     let torn = Scan::at(&directory, &header, position)?.occupied()?;
@@ -93,7 +96,7 @@ pub(crate) fn open(
     }
     let writer = Writer::attach(file.as_fd(), shape, header.epoch, position, seq)?;
     // What was read under a new boot was read from the storage.
-    let rebooted = last_boot != boot;
+    let rebooted = last.boot != boot;
     let mark = Mark {
         synced: if rebooted { position } else { synced },
         boot,
@@ -105,8 +108,34 @@ pub(crate) fn open(
     if rebooted {
         journal.note();
     }
-    recovery.cut = cut;
+    let recovery = Recovery {
+        clean: last.clean,
+        cut,
+        damaged,
+    };
     Ok((journal, recovery))
+}
+
+/// Where a log ends, or seems to.
+#[derive(Clone, Copy)]
+struct End {
+    position: u64,
+    seq: u64,
+    /// The boot under which what follows was written.
+    boot: u64,
+    /// In good order.
+    clean: bool,
+}
+
+impl End {
+    fn of(scan: &Scan, damage: Option<&'static str>) -> Self {
+        Self {
+            position: scan.position,
+            seq: scan.seq,
+            boot: scan.mark.boot,
+            clean: scan.fin && damage.is_none(),
+        }
+    }
 }
 
 fn begin(directory: Directory, shape: Shape, boot: u64) -> Result<(Journal, Recovery), Fault> {

@@ -69,13 +69,13 @@ impl Scan {
         if self
             .window
             .word(self.offset())
-            .is_some_and(|word| word != 0)
+            .is_some_and(|word| !record::is_end(word))
         {
             return Ok(false);
         }
-        let mut word = [0u8; 8];
+        let mut word = [0u8; WORD];
         sys::read_at(self.file.as_fd(), &mut word, self.offset() as u64)?;
-        Ok(word == [0; 8])
+        Ok(record::is_end(u64::from_le_bytes(word)))
     }
 
     /// Takes the next message.
@@ -210,6 +210,20 @@ impl Scan {
 
     fn fill(&mut self, at: usize, need: usize) -> Result<usize, Fault> {
         self.window.fill(self.file.as_fd(), at, need)
+    }
+
+    /// At the end of the log: whether a batch was written there that its writer did not live to
+    /// commit.
+    pub(crate) fn is_prepared(&mut self) -> Result<bool, Fault> {
+        let at = self.offset();
+        let mut need = record::HEADER;
+        while self.fill(at, need)? >= need {
+            match self.window.is_prepared(at, self.seq) {
+                Ok(prepared) => return Ok(prepared),
+                Err(more) => need = more,
+            }
+        }
+        Ok(false)
     }
 
     /// Looks for the next record that verifies behind damage and goes on with it; how many messages

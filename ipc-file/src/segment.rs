@@ -11,7 +11,7 @@ use crate::record::Mark;
 use crate::shape::{SEGMENT_HEADER, Shape};
 
 const MAGIC: [u8; 8] = *b"IPC-FLOG";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Largest segment that is believed: a bound on what a reader maps.
 pub(crate) const MAX_SEGMENT: u64 = 1 << 40;
 

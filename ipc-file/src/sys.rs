@@ -130,7 +130,7 @@ pub(crate) fn allocate(file: BorrowedFd<'_>, len: u64) -> Result<(), Fault> {
 
 /// Beyond RLIMIT_FSIZE both growing and writing raise SIGXFSZ, which ends the process
 /// (setrlimit(2)): ask first.
-fn check_file_size(len: u64) -> Result<(), Fault> {
+pub(crate) fn check_file_size(len: u64) -> Result<(), Fault> {
     match rustix::process::getrlimit(Resource::Fsize).current {
         Some(most) if len > most => Err(Fault::Limit(Limit {
             name: "RLIMIT_FSIZE",
@@ -312,6 +312,11 @@ pub(crate) fn read_at(file: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> Result
 /// Writes all of it.
 pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<(), Fault> {
     check_file_size(at + bytes.len() as u64)?;
+    write_within(file, bytes, at)
+}
+
+/// As [`write_at`] where [`check_file_size`] has allowed it.
+pub(crate) fn write_within(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<(), Fault> {
     let mut written = 0;
     while written < bytes.len() {
         match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {

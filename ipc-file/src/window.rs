@@ -92,7 +92,7 @@ impl Window {
         let Some(word) = self.word(at) else {
             return Seen::Short(WORD);
         };
-        if word == 0 {
+        if record::is_end(word) {
             return Seen::End;
         }
         let Some((kind, len)) = record::split(word) else {
@@ -124,6 +124,26 @@ impl Window {
             return Seen::Bad("a record that does not match its checksum");
         }
         Seen::Whole(kind, len)
+    }
+
+    /// Whether a record of number `seq` stands at `at` that is whole but for its kind, which would
+    /// have committed it; or how many bytes the window lacks to tell.
+    pub(crate) fn is_prepared(&self, at: usize, seq: u64) -> Result<bool, usize> {
+        let word = self.word(at).ok_or(WORD)?;
+        let holds = |kind| -> Result<bool, usize> {
+            let word = record::committed(word, kind);
+            let Some((_, len)) = record::split(word) else {
+                return Ok(false);
+            };
+            let size = record::size(len);
+            if at + size > self.segment {
+                return Ok(false);
+            }
+            let record = self.get(at, size).ok_or(size)?;
+            let payload = &record[record::HEADER..record::HEADER + len];
+            Ok(self.word(at + WORD) == Some(seq) && record::verify(self.seed, seq, word, payload))
+        };
+        Ok(word != 0 && (holds(Kind::Data)? || holds(Kind::Mark)?))
     }
 
     /// Reads in `need` bytes at `at`, and more if there are so many; how many there are.

@@ -80,12 +80,11 @@ impl Writer {
         record::seal(self.seed, self.seq, kind, payload)
     }
 
-    /// Puts the next record, a message, behind `bytes` instead of into the log; its word.
+    /// Puts the next record behind `bytes` instead of into the log.
     #[inline]
-    pub(crate) fn put(&mut self, bytes: &mut Vec<u8>, message: &[u8]) -> u64 {
-        let word = record::put(bytes, self.seed, self.seq, Kind::Data, message);
-        self.advance(Kind::Data, record::size(message.len()));
-        word
+    pub(crate) fn put(&mut self, bytes: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+        record::put(bytes, self.seed, self.seq, kind, payload);
+        self.advance(kind, record::size(payload.len()));
     }
 
     /// Appends a record to the current segment, in which the caller has found room for it.
@@ -103,11 +102,9 @@ impl Writer {
         self.advance(kind, size);
     }
 
-    /// Makes a record visible whose other bytes are in the file.
-    ///
     /// Release: whoever sees this word sees the record and the zero word behind it.
     #[inline]
-    pub(crate) fn expose(&self, position: u64, word: u64) {
+    fn expose(&self, position: u64, word: u64) {
         self.map
             .word(self.shape.offset(position))
             .store(word.to_le(), Release);

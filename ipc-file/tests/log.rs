@@ -490,3 +490,41 @@ fn a_full_file_system_is_a_limit() {
         Log::open(log_in(&scratch), &small()).expect("a smaller log");
     }
 }
+
+/// A writer that is killed between writing a batch and committing it leaves the first record without
+/// its kind and the others whole.
+#[test]
+fn a_batch_that_was_not_committed_is_cut() {
+    for salvage in [false, true] {
+        let scratch = Scratch::in_memory();
+        let path = segment(&log_in(&scratch), 0);
+        let options = small().durability(Durability::PowerLoss);
+        let mut log = Log::open(log_in(&scratch), &options).expect("a new log");
+        log.append(b"committed").expect("room");
+        let used = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |at| at + 1)
+        };
+        let before = fs::read(&path).expect("the segment");
+        let end = used(&before).next_multiple_of(8);
+        let batch = [&b"one"[..], b"two", b"six"].map(IoSlice::new);
+        assert_eq!(log.append_batch(&batch).expect("room"), 3);
+        let mut bytes = fs::read(&path).expect("the segment");
+        drop(log);
+        // The batch begins with a mark.
+        bytes[end + 7] &= 0x0F;
+        fs::write(&path, &bytes).expect("a segment");
+
+        let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
+        assert_eq!(found, [b"committed"]);
+        let mut log = Log::open(log_in(&scratch), &options.clone().salvage(salvage))
+            .expect("nothing is damaged");
+        assert_eq!((log.recovery().damaged, log.next_sequence()), (0, 1));
+        assert_eq!(log.recovery().cut, (used(&bytes) - end) as u64);
+        log.append(b"next").expect("room");
+        let (found, _) = read_all(&log_in(&scratch), Start::Oldest);
+        assert_eq!(found, [&b"committed"[..], b"next"]);
+    }
+}

@@ -103,7 +103,7 @@ fn a_killed_writer_leaves_whole_records() {
         );
     }
     let log = Log::open(log_in(&scratch), &small()).expect("the log");
-    assert_eq!((log.recovery().clean, log.recovery().cut), (false, 0));
+    assert!(!log.recovery().clean && log.recovery().cut < 128);
     assert_eq!(log.next_sequence(), written);
 }
 
@@ -359,11 +359,11 @@ fn a_log_that_a_hostile_sender_writes_is_corrupt_and_no_more() {
     // Words that would be a skip, a farewell with a payload, a record beyond the segment, another
     // kind, a good length with a wrong checksum.
     for word in [
-        3 << 28,
-        2 << 28 | 8,
-        1 << 28 | 0xFFF_FFFF,
-        9 << 28,
-        1 << 28 | 4,
+        6 << 60,
+        5 << 60 | 8 << 32,
+        3 << 60 | 0xFFF_FFFF << 32,
+        9 << 60,
+        3 << 60 | 4 << 32,
         u64::MAX,
         1,
     ] {

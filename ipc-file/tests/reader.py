@@ -24,7 +24,7 @@ def crc32c(data, crc=0):
 def header(data):
     magic, version, slots, crc = struct.unpack("<8sHHI", data[:16])
     epoch, size, number, base, synced, boot = struct.unpack("<6Q", data[16:64])
-    assert (magic, version, slots) == (b"IPC-FLOG", 2, 1), "not a segment"
+    assert (magic, version, slots) == (b"IPC-FLOG", 3, 1), "not a segment"
     assert crc32c(data[16:64], crc32c(data[:12])) == crc, "a damaged header"
     return epoch, size, number, base
 
@@ -45,19 +45,19 @@ def records(directory):
         at = 64
         while True:
             word = data[at : at + 8]
-            if word == bytes(8):
+            if len(word) < 8 or word[7] >> 4 == 0:
                 yield "end", ended
                 return
             crc, info = struct.unpack("<II", word)
             kind, length = info >> 28, info & 0xFFFFFFF
-            if kind == 3:
+            if kind == 6:
                 assert crc32c(struct.pack("<IQ", info, sequence), seed) == crc, "a damaged skip"
                 break
             record = data[at + 4 : at + 16 + length]
             assert crc32c(record, seed) == crc, "a damaged record at %d" % at
             assert struct.unpack("<Q", record[4:12])[0] == sequence, "out of sequence"
-            ended = "closed" if kind == 2 else "open"
-            if kind == 1:
+            ended = "closed" if kind == 5 else "open"
+            if kind == 3:
                 yield sequence, record[12:]
                 sequence += 1
             at += (16 + length + 7) // 8 * 8
