@@ -5,7 +5,6 @@ use rustix::io::Errno;
 use crate::child::{self, Thread, receive};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
-use crate::spawn::trampoline;
 use crate::spawn::{Forked, Forker, sys};
 
 /// Forks as often as it is asked to, until the program is gone.
@@ -34,6 +33,7 @@ pub(crate) fn serve(control: Control) -> ! {
             Ok(Forked::Child) => {
                 // What it keeps open is what its process has: not the server's socket.
                 drop(control);
+                child::rehearse();
                 child::serve(Control::from_fd(own_end), thread)
             }
             Ok(Forked::Parent(pid, pidfd)) => {
@@ -60,7 +60,7 @@ fn prepare() -> Result<Forker, (&'static str, Errno)> {
         rustix::process::setpgid(None, None).map_err(|e| ("setpgid", e))?;
     }
     sys::set_thread_name("ipc-zygote");
-    trampoline::look_up_image();
+    child::rehearse();
     Forker::new().map_err(|e| ("clone", e))
 }
 
