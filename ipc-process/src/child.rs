@@ -76,8 +76,9 @@ fn enter(before_main: bool) {
             INITIALISED.store(true, Ordering::Relaxed);
             if before_main {
                 signals::ignore_broken_pipes();
+                serve(control, Thread::New)
             }
-            serve(control, Thread::New);
+            serve(control, Thread::This)
         }
     }
     INITIALISED.store(true, Ordering::Relaxed);
