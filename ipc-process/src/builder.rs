@@ -18,7 +18,7 @@ pub enum StartMethod {
     #[default]
     Spawn,
     /// By a fork server, which the first such start makes: a process of the program's own image
-    /// that entered `init`, has one thread, and keeps two forks of itself ready. Several times
+    /// that entered `init`, has one thread, and keeps a few forks of itself ready. Several times
     /// faster: nothing is executed, and what stands before `init` has run once, in the server.
     ///
     /// The processes are children of the program, not of the server. Server and waiting forks end
@@ -58,8 +58,7 @@ impl<F, A> Unstarted<F, A> {
         }
     }
 
-    /// A name for people, of which `ps` shows 15 bytes. Default: the name of the function. With
-    /// [`StartMethod::Spawn`] it is also that of the function's thread.
+    /// A name for people, of which `ps` shows 15 bytes. Default: the name of the function.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::StartError;
 use crate::control::Control;
 use crate::spawn::{MARKER, signals, sys};
-pub(crate) use run::{Thread, receive, serve};
+pub(crate) use run::{Thread, receive, rehearse, serve};
 
 /// Deeper than any sensible tree of processes, shallow enough for any machine.
 const MAX_DEPTH: u32 = 32;
@@ -76,8 +76,9 @@ fn enter(before_main: bool) {
             INITIALISED.store(true, Ordering::Relaxed);
             if before_main {
                 signals::ignore_broken_pipes();
+                serve(control, Thread::New)
             }
-            serve(control, Thread::New);
+            serve(control, Thread::This)
         }
     }
     INITIALISED.store(true, Ordering::Relaxed);

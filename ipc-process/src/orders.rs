@@ -64,7 +64,7 @@ pub(crate) struct Refusal {
     errno: i32,
 }
 
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 10] = [
     "socketpair",
     "fcntl",
     "chdir",
@@ -75,7 +75,6 @@ const CALLS: [&str; 11] = [
     "fchdir",
     "prctl",
     "clone",
-    "mmap",
 ];
 
 impl Refusal {

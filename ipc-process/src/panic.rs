@@ -78,6 +78,11 @@ pub(crate) fn watch_this_thread(abort: impl Fn(RemotePanic) + Send + Sync + 'sta
     }));
 }
 
+/// Touches what [`watch_this_thread`] will, and leaves it as it is.
+pub(crate) fn rehearse() {
+    std::panic::set_hook(std::panic::take_hook());
+}
+
 /// The panic that this payload was caught of. The program may have put a hook of its own in the
 /// place of ours, and a panic that is resumed meets none: then the payload tells what it can.
 pub(crate) fn of_payload(payload: Box<dyn Any + Send>) -> RemotePanic {

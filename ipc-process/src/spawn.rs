@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 pub(crate) use clone::spawn;
 pub(crate) use executable::{Executable, executable};
-pub(crate) use fork::Forker;
+pub(crate) use fork::{Forked, Forker};
 
 /// Names the control socket to a process that has to run a function: descriptor, depth, and the
 /// process's own pid in [`PID_DIGITS`] digits.

@@ -54,6 +54,15 @@ fn remembers() {
         42
     );
 
+    // The function is called by `main`, through `init`: it has the main thread and no other.
+    let thread = || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
+        (rustix::thread::gettid().as_raw_pid(), threads)
+    };
+    let process = Process::new(thread, ()).start().unwrap();
+    let pid = process.pid().cast_signed();
+    assert_eq!(process.join().unwrap(), (pid, 1));
+
     for forgets in ["wait", "spin", "exit"] {
         let begin = Instant::now();
         let start = Process::new(answer, ())

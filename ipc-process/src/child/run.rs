@@ -1,6 +1,6 @@
 //! The life of a process that was started to run a function: orders, function, result, exit.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::settle::settle;
 use crate::control::{Control, Frame, Kind};
-use crate::orders::Start;
+use crate::orders::{Settings, Start};
 use crate::spawn::trampoline::{self, Called, Trampoline};
 use crate::spawn::{executable, signals, sys};
 use crate::zygote;
@@ -54,6 +54,47 @@ pub(crate) fn serve(control: Control, thread: Thread) -> ! {
         Kind::Serve if same_image(&frame.body) => zygote::serve(control),
         _ => std::process::exit(EXIT_UNUSED),
     }
+}
+
+/// Does what a process does between its orders and its end, with a function that does nothing. The
+/// pages of memory that this touches are then at hand, and the loader has found what it looks for
+/// at the first call.
+pub(crate) fn rehearse() {
+    let Ok((ours, theirs)) = Control::pair() else {
+        return;
+    };
+    let Some(place) = trampoline::place_of::<_, ()>(|| ()) else {
+        return;
+    };
+    let start = Start {
+        identity: None,
+        place,
+        parent: 0,
+        daemon: false,
+        stoppable: false,
+        name: "",
+        inherit: None,
+        settings: Settings::default(),
+        arguments: &[],
+    };
+    let body = postcard::to_stdvec(&start).unwrap_or_default();
+    send(&ours, Frame::new(Kind::Start, body));
+    let Ok(Some(Frame { body, .. })) = theirs.try_recv(&mut Vec::new()) else {
+        return;
+    };
+    let Ok(start) = postcard::from_bytes::<Start<'_>>(&body) else {
+        return;
+    };
+    if let Some(function) = trampoline::at_place(start.place) {
+        let nothing = Parts {
+            descriptors: Vec::new(),
+            data: start.arguments.to_vec(),
+        };
+        let (frame, _) = call(function, nothing);
+        send(&theirs, frame);
+    }
+    panic::rehearse();
+    let _ = io::stdout().flush();
 }
 
 fn same_image(identity: &[u8]) -> bool {
@@ -115,7 +156,14 @@ fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {
 fn run(control: &Arc<Control>, function: Trampoline, parts: Parts) -> i32 {
     let abort = Arc::clone(control);
     panic::watch_this_thread(move |panic| send(&abort, panicked(&panic)));
-    let (frame, code) = match catch_unwind(AssertUnwindSafe(|| function(parts))) {
+    let (frame, code) = call(function, parts);
+    send(control, frame);
+    code
+}
+
+/// What came of the function, and the exit code for that.
+fn call(function: Trampoline, parts: Parts) -> (Frame, i32) {
+    match catch_unwind(AssertUnwindSafe(|| function(parts))) {
         Ok(Called::Returned(Parts { descriptors, data })) => (
             Frame {
                 kind: Kind::Returned,
@@ -133,9 +181,7 @@ fn run(control: &Arc<Control>, function: Trampoline, parts: Parts) -> i32 {
             EXIT_UNUSED,
         ),
         Err(payload) => (panicked(&panic::of_payload(payload)), EXIT_PANICKED),
-    };
-    send(control, frame);
-    code
+    }
 }
 
 /// The next frame; `None` once the starter is gone.

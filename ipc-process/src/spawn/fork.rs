@@ -2,55 +2,42 @@
 //! its parent: clone(2).
 #![expect(unsafe_code, reason = "a clone that forks has no safe form")]
 
-use std::ffi::{c_int, c_void};
-use std::mem::ManuallyDrop;
+use std::ffi::{c_int, c_long, c_void};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use super::sys::check;
+use super::sys::last_errno;
 
-/// What a fork needs. It holds the stack on which every child runs; each has its own copy.
+/// What a fork needs.
 #[derive(Debug)]
 pub(crate) struct Forker {
-    stack_top: *mut c_void,
     /// Where the C library keeps its thread's id; null where that is not known.
     tid: *mut libc::pid_t,
     /// Head and length of the list of robust mutexes.
     robust: (*mut c_void, usize),
 }
 
-/// As large as a main thread's.
-const STACK: usize = 8 << 20;
-/// More than a page on any machine.
-const GUARD: usize = 64 << 10;
+/// Which of the two a process is after a fork.
+#[derive(Debug)]
+pub(crate) enum Forked {
+    /// The new one.
+    Child,
+    /// The one that forked: the new one's pid and descriptor.
+    Parent(i32, OwnedFd),
+}
 
 impl Forker {
     /// For a process that has one thread.
     ///
     /// # Errors
-    /// BUSY with several threads, whose locks a child would find held for ever; what mmap(2)
-    /// reports.
+    /// BUSY with several threads, whose locks a child would find held for ever.
     pub(crate) fn new() -> Result<Self, Errno> {
         if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
             return Err(Errno::BUSY);
         }
-        let whole = STACK + GUARD;
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        let bottom = unsafe {
-            rustix::mm::mmap_anonymous(
-                ptr::null_mut(),
-                whole,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK,
-            )
-        }?;
-        // SAFETY: the lowest part of that mapping, which nobody uses.
-        unsafe { rustix::mm::mprotect(bottom, GUARD, MprotectFlags::empty()) }?;
         Ok(Self {
-            stack_top: bottom.cast::<u8>().wrapping_add(whole).cast(),
             tid: tid_address(),
             robust: robust_list(),
         })
@@ -62,56 +49,47 @@ impl Forker {
         !self.tid.is_null()
     }
 
-    /// Makes a child of this process's parent that calls `run` with its copy of `state`, and ends when that returns. Gives
-    /// back ours.
-    pub(crate) fn fork<T>(&self, state: T, run: fn(T)) -> (T, Result<(i32, OwnedFd), Errno>) {
+    /// Makes a child of this process's parent, which goes on from here with a copy of everything.
+    pub(crate) fn fork(&self) -> Result<Forked, Errno> {
         // With CLONE_PARENT the exit signal is that of this process.
         let mut flags = libc::CLONE_PIDFD | libc::CLONE_PARENT;
         if self.renews_thread() {
             flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
         }
-        let mut job = Job {
-            state: ManuallyDrop::new(state),
-            run,
-            robust: self.robust,
-        };
         let mut pidfd: RawFd = -1;
-        // SAFETY: without CLONE_VM the child has its own copy of `job` and of the stack, which
-        // grows down from its page-aligned end. This process has one thread, so that no lock is
-        // held and the child may do everything. `tid` is where the C library keeps the id.
-        let pid = unsafe {
-            libc::clone(
-                enter_child::<T>,
-                self.stack_top,
-                flags,
-                (&raw mut job).cast(),
-                &raw mut pidfd,
-                ptr::null_mut::<c_void>(),
-                self.tid,
-            )
-        };
-        let forked = check(pid).map(|()| {
-            // SAFETY: clone succeeded with CLONE_PIDFD and stored a descriptor that nobody owns.
-            (pid, unsafe { OwnedFd::from_raw_fd(pidfd) })
-        });
-        (ManuallyDrop::into_inner(job.state), forked)
+        // SAFETY: without CLONE_VM the child has its own copy of all memory, this stack included,
+        // on which it returns as from fork(2). This process has one thread, so that no lock is held
+        // and the child may do everything. `tid` is where the C library keeps the id.
+        match unsafe { clone(flags, &raw mut pidfd, self.tid) } {
+            -1 => Err(last_errno()),
+            0 => {
+                set_robust_list(self.robust);
+                Ok(Forked::Child)
+            }
+            pid => {
+                // SAFETY: clone succeeded with CLONE_PIDFD and stored a descriptor that nobody owns.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+                Ok(Forked::Parent(pid as i32, pidfd))
+            }
+        }
     }
 }
 
-struct Job<T> {
-    state: ManuallyDrop<T>,
-    run: fn(T),
-    robust: (*mut c_void, usize),
-}
-
-extern "C" fn enter_child<T>(job: *mut c_void) -> c_int {
-    // SAFETY: `fork` passes a pointer to this type, of which this process has its own copy.
-    let job = unsafe { &mut *job.cast::<Job<T>>() };
-    set_robust_list(job.robust);
-    // SAFETY: taken once: this process never returns into the copy of `fork`.
-    let state = unsafe { ManuallyDrop::take(&mut job.state) };
-    (job.run)(state);
-    0
+/// The bare clone(2), which unlike the C library's goes on on the same stack.
+///
+/// # Safety
+/// As of fork(2); `tid` must be null or the place of an id.
+unsafe fn clone(flags: c_int, pidfd: *mut RawFd, tid: *mut libc::pid_t) -> c_long {
+    let flags = libc::c_ulong::from(flags.cast_unsigned());
+    let [first, second] = if cfg!(target_arch = "s390x") {
+        [0, flags]
+    } else {
+        [flags, 0]
+    };
+    // Some architectures have the pointer to thread-local storage, which no flag here asks for,
+    // before the place of the id and not after it: that place is given as both.
+    // SAFETY: as promised to this function; no stack of its own.
+    unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, tid, tid) }
 }
 
 /// In glibc the address that the kernel clears at the thread's end is that of the cached id, which

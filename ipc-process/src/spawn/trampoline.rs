@@ -53,11 +53,6 @@ fn image() -> &'static Image {
     IMAGE.get_or_init(Image::of_main_program)
 }
 
-/// Asks the loader, so that the forks of this process need not.
-pub(crate) fn look_up_image() {
-    image();
-}
-
 /// Where the trampoline of this function lies in the main program; `None` if it lies elsewhere.
 pub(crate) fn place_of<F: Target<A>, A: DeserializeOwned + 'static>(_: F) -> Option<u64> {
     const {

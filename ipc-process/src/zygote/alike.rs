@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, getrlimit};
 
 use crate::spawn::sys;
 
@@ -13,14 +13,13 @@ use crate::spawn::sys;
 pub(super) struct Alike {
     owner: u32,
     status: File,
-    limits: File,
     then: Snapshot,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Snapshot {
     status: Vec<u8>,
-    limits: Vec<u8>,
+    limits: [(Option<u64>, Option<u64>); LIMITS.len()],
     session: Option<Pid>,
 }
 
@@ -40,15 +39,33 @@ const INHERITED: [&[u8]; 12] = [
     b"Seccomp:",
 ];
 
+/// All that there are: getrlimit(2).
+const LIMITS: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
+
 impl Alike {
     pub(super) fn now() -> io::Result<Self> {
         let status = File::open("/proc/self/status")?;
-        let limits = File::open("/proc/self/limits")?;
-        let then = Snapshot::take(&status, &limits)?;
+        let then = Snapshot::take(&status)?;
         Ok(Self {
             owner: std::process::id(),
             status,
-            limits,
             then,
         })
     }
@@ -60,12 +77,12 @@ impl Alike {
 
     /// Whether nothing has changed.
     pub(super) fn still(&self) -> io::Result<bool> {
-        Ok(Snapshot::take(&self.status, &self.limits)? == self.then)
+        Ok(Snapshot::take(&self.status)? == self.then)
     }
 }
 
 impl Snapshot {
-    fn take(status: &File, limits: &File) -> io::Result<Self> {
+    fn take(status: &File) -> io::Result<Self> {
         let mut lines = Vec::new();
         for line in read(status)?.split_inclusive(|&byte| byte == b'\n') {
             if INHERITED.iter().any(|key| line.starts_with(key)) {
@@ -74,26 +91,24 @@ impl Snapshot {
         }
         Ok(Self {
             status: lines,
-            limits: read(limits)?,
+            limits: LIMITS.map(|resource| {
+                let limit = getrlimit(resource);
+                (limit.current, limit.maximum)
+            }),
             session: sys::own_session(),
         })
     }
 }
 
-/// Such a file is made anew by a read at its start, and given a page at a time.
+/// Such a file is made anew by a read at its start, which gives all of it if there is room.
 fn read(file: &File) -> io::Result<Vec<u8>> {
     let mut text = vec![0; 4096];
-    let mut length = 0;
     loop {
-        let room = text.get_mut(length..).unwrap_or_default();
-        match file.read_at(room, length as u64)? {
-            0 => break,
-            n => length += n,
+        let length = file.read_at(&mut text, 0)?;
+        if length < text.len() {
+            text.truncate(length);
+            return Ok(text);
         }
-        if length == text.len() {
-            text.resize(2 * length, 0);
-        }
+        text.resize(2 * length, 0);
     }
-    text.truncate(length);
-    Ok(text)
 }

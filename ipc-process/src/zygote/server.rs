@@ -5,11 +5,10 @@ use rustix::io::Errno;
 use crate::child::{self, Thread, receive};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
-use crate::spawn::trampoline;
-use crate::spawn::{Forker, sys};
+use crate::spawn::{Forked, Forker, sys};
 
 /// Forks as often as it is asked to, until the program is gone.
-pub(crate) fn serve(mut control: Control) -> ! {
+pub(crate) fn serve(control: Control) -> ! {
     let forker = match prepare() {
         Ok(forker) => forker,
         Err((call, error)) => {
@@ -20,12 +19,36 @@ pub(crate) fn serve(mut control: Control) -> ! {
     if send(&control, Frame::new(Kind::Hello, Vec::new())).is_err() {
         std::process::exit(1)
     }
+    let thread = if forker.renews_thread() {
+        Thread::This
+    } else {
+        Thread::New
+    };
     while let Ok(Some(frame)) = receive(&control) {
         let own_end = frame.descriptors.into_iter().next();
         let Some(own_end) = own_end.filter(|_| frame.kind == Kind::Fork) else {
             break;
         };
-        control = fork(control, Control::from_fd(own_end), &forker);
+        match forker.fork() {
+            Ok(Forked::Child) => {
+                // What it keeps open is what its process has: not the server's socket.
+                drop(control);
+                child::rehearse();
+                child::serve(Control::from_fd(own_end), thread)
+            }
+            Ok(Forked::Parent(pid, pidfd)) => {
+                drop(own_end);
+                let forked = Frame {
+                    kind: Kind::Forked,
+                    body: pid.to_ne_bytes().to_vec(),
+                    descriptors: vec![pidfd],
+                };
+                // Without a program that listens the process sees its control socket close, and
+                // ends.
+                let _ = send(&control, forked);
+            }
+            Err(error) => refuse(&control, "clone", error),
+        }
     }
     std::process::exit(0)
 }
@@ -37,43 +60,8 @@ fn prepare() -> Result<Forker, (&'static str, Errno)> {
         rustix::process::setpgid(None, None).map_err(|e| ("setpgid", e))?;
     }
     sys::set_thread_name("ipc-zygote");
-    trampoline::look_up_image();
-    Forker::new().map_err(|e| ("mmap", e))
-}
-
-/// Forks a process that waits for orders at `theirs`; gives back the server's own socket.
-fn fork(control: Control, theirs: Control, forker: &Forker) -> Control {
-    let run = if forker.renews_thread() {
-        in_this_thread
-    } else {
-        in_a_new_thread
-    };
-    let ((control, theirs), forked) = forker.fork((control, theirs), run);
-    drop(theirs);
-    match forked {
-        Ok((pid, pidfd)) => {
-            let forked = Frame {
-                kind: Kind::Forked,
-                body: pid.to_ne_bytes().to_vec(),
-                descriptors: vec![pidfd],
-            };
-            // Without a program that listens the process sees its control socket close, and ends.
-            let _ = send(&control, forked);
-        }
-        Err(error) => refuse(&control, "clone", error),
-    }
-    control
-}
-
-/// What a fork keeps open is what its process has: not the server's socket.
-fn in_this_thread((server, own): (Control, Control)) {
-    drop(server);
-    child::serve(own, Thread::This)
-}
-
-fn in_a_new_thread((server, own): (Control, Control)) {
-    drop(server);
-    child::serve(own, Thread::New)
+    child::rehearse();
+    Forker::new().map_err(|e| ("clone", e))
 }
 
 fn refuse(control: &Control, call: &'static str, error: Errno) {
