@@ -56,6 +56,9 @@ pub(crate) fn run(
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(died(child)),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(StartError::InitMissing),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StartError::Arguments {
+            reason: error.to_string(),
+        }),
         Err(error) => Err(StartError::io("sendmsg", error)),
     }
 }

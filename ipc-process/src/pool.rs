@@ -73,7 +73,8 @@
 //! * Each task ends exactly once, with its result or with a [`TaskError`] that says what happened,
 //!   whichever process dies, whenever.
 //! * The death of a worker costs the task, or chunk, that it was running. What was handed to it
-//!   and had not begun goes to another worker. Without [`Retry`], no task is begun twice.
+//!   and had not begun goes to another worker; of several short ones that it was handed ahead and
+//!   may not have read, the first counts as begun. Without [`Retry`], no task is begun twice.
 //! * A worker that ends is replaced, and what it leaves is no zombie and no open descriptor. A
 //!   loop of deaths ends the pool and all its tasks, see
 //!   [`restart_intensity`](Builder::restart_intensity).
@@ -179,6 +180,7 @@ pub struct Progress {
 ///
 /// Dropping it [terminates](Self::terminate) it; [`close`](Self::close) and
 /// [`join`](Closed::join) wait for the tasks instead.
+#[must_use = "dropping it terminates the pool"]
 pub struct Pool {
     shared: Arc<Shared>,
     manager: Mutex<Option<JoinHandle<()>>>,
@@ -345,7 +347,6 @@ impl Pool {
 
     /// Takes no more tasks. Those that there are go on; a worker exits when there is nothing left
     /// for it.
-    #[must_use = "dropping it terminates the pool; join() waits for the tasks"]
     pub fn close(self) -> Closed {
         if self.shared.is_own() {
             self.shared.with(|core| core.close());
@@ -390,6 +391,7 @@ impl fmt::Debug for Pool {
 
 /// A pool that takes no more tasks, from [`Pool::close`].
 #[derive(Debug)]
+#[must_use = "dropping it terminates the pool; join() waits for the tasks"]
 pub struct Closed(Pool);
 
 impl Closed {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use common::{Fd, ends, eventually, forever, watch as hold, zombies};
+use common::{Fd, ends, eventually, forever, need_descriptors, watch as hold, zombies};
 use ipc_process::pool::{JobHandle, TaskError};
 use ipc_process::{Pool, Process};
 use watchdog::watch;
@@ -191,6 +191,7 @@ fn a_callback_may_use_and_end_the_pool() {
 #[test]
 fn a_pool_is_dropped_in_any_state() {
     let _watchdog = watch();
+    need_descriptors(1000);
     drop(Pool::new(2).unwrap());
     let threads: Vec<_> = (0..4)
         .map(|n| {
@@ -335,6 +336,7 @@ fn fork_with_a_pool(says: Fd) {
             libc::_exit(code)
         }
     }
+    assert_ne!(child, -1, "no fork");
     let mut status = 0;
     #[expect(unsafe_code, reason = "waits for a child of fork")]
     // SAFETY: the status is valid for the call.
@@ -503,6 +505,7 @@ fn fork_with_a_daemon() {
         // With the exit hooks: none of them is this process's.
         std::process::exit(0)
     }
+    assert_ne!(child, -1, "no fork");
     let mut status = 0;
     #[expect(unsafe_code, reason = "waits for a child of fork")]
     // SAFETY: the status is valid for the call.

@@ -6,6 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::proc;
+
+/// Leads to the image of whoever looks.
+const LINK: &str = "/proc/self/exe";
+
 /// The file that this program is an image of.
 #[derive(Debug)]
 pub(crate) struct Executable {
@@ -27,9 +32,10 @@ pub(crate) fn executable() -> io::Result<&'static Executable> {
 
 fn find() -> io::Result<Executable> {
     // What it leads to stays the image also when the file's name leads elsewhere, or nowhere.
-    let link = Path::new("/proc/self/exe");
-    let by_link = fs::metadata(link)?;
-    let name = fs::read_link(link)?;
+    let link = Path::new(LINK);
+    let named = |error| proc::error(LINK, &error);
+    let by_link = fs::metadata(link).map_err(named)?;
+    let name = fs::read_link(link).map_err(named)?;
     let same = |other: &fs::Metadata| (other.dev(), other.ino()) == (by_link.dev(), by_link.ino());
     let (path, file) = match fs::metadata(&name) {
         // An interpreter of machine code (valgrind) executes us and is behind the link, but shows

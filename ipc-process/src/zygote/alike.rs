@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::process::Pid;
 
+use crate::proc;
 use crate::spawn::sys;
 
 /// What a process inherits by fork(2) and execve(2) and a program may change meanwhile, beyond its
@@ -42,8 +43,9 @@ const INHERITED: [&[u8]; 12] = [
 
 impl Alike {
     pub(super) fn now() -> io::Result<Self> {
-        let status = File::open("/proc/self/status")?;
-        let limits = File::open("/proc/self/limits")?;
+        let open = |path| File::open(path).map_err(|error| proc::error(path, &error));
+        let status = open("/proc/self/status")?;
+        let limits = open("/proc/self/limits")?;
         let then = Snapshot::take(&status, &limits)?;
         Ok(Self {
             owner: std::process::id(),
