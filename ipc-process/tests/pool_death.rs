@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use common::{Fd, eventually, forever, lacks_own_proc, state_of};
@@ -55,6 +56,18 @@ fn pipe() -> (std::io::PipeReader, Fd) {
     (reader, Fd(OwnedFd::from(writer)))
 }
 
+/// Whether no thread of it runs.
+fn is_asleep(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let sleeps = |stat: String| {
+        let state = stat.rsplit_once(')').map(|(_, fields)| fields.trim_start());
+        state.is_some_and(|state| state.starts_with('S'))
+    };
+    threads
+        .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")))
+        .all(|stat| stat.is_ok_and(sleeps))
+}
+
 #[test]
 fn a_worker_killed_while_idle_is_replaced_and_costs_no_task() {
     if lacks_own_proc() {
@@ -66,7 +79,7 @@ fn a_worker_killed_while_idle_is_replaced_and_costs_no_task() {
         let old = pool.pids();
         for &pid in &old {
             // One that still looks for a task may take one at the very moment of its death.
-            assert!(eventually(|| state_of(pid).is_some_and(|(s, _)| s == 'S')));
+            assert!(eventually(|| is_asleep(pid)));
             kill(pid, Signal::KILL);
         }
         // One at a time to each: of several, the first may count as begun.
@@ -450,7 +463,8 @@ fn ten_thousand_tasks_survive_a_killer() {
         let killer = scope.spawn(move || {
             let mut random = Random(0x2545_f491_4f6c_dd1d);
             let mut kills = 0;
-            while stopped.recv_timeout(Duration::from_millis(50)).is_err() {
+            let pause = Duration::from_millis(50);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let pids = pool.pids();
                 if !pids.is_empty() {
                     kill(pids[random.below(pids.len())], Signal::KILL);

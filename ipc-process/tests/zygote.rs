@@ -170,7 +170,9 @@ fn a_server_with_privileges_that_were_given_up_is_not_used() {
             return eprintln!("skipped: there is nothing to give up");
         }
         // SAFETY: raw identifiers.
-        assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
+        if unsafe { libc::setresuid(65_534, 65_534, 65_534) } == -1 {
+            return eprintln!("skipped: there is no other user in this namespace");
+        }
         match seen() {
             Ok(seen) => assert_eq!(seen, 65_534),
             // A program in a directory of root's cannot be executed again.
