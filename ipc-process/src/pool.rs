@@ -89,6 +89,8 @@
 //!   one `map` or `imap` may wait behind one another in the same worker while they are short (under
 //!   2 ms on average), and stay there should they become long; tasks of different calls never do.
 //! * That a lost task has done nothing. It was running, or was about to.
+//! * That a pool goes on while a waker of one of its futures waits for something else: wakers are
+//!   called on the pool's own threads. Waiting for this very pool in one is fine.
 //! * Fairness between callers: what was submitted first is begun first.
 //! * Arguments or results of more than 1 GiB in one message: they are refused
 //!   ([`TaskError::TooLarge`]).
