@@ -144,7 +144,11 @@ impl Zygote {
             ready: VecDeque::new(),
             asked: VecDeque::new(),
         };
-        zygote.ask().map_err(|e| StartError::io("sendmsg", e))?;
+        if let Err(error) = zygote.ask() {
+            // It may have made one already.
+            zygote.end();
+            return Err(StartError::io("sendmsg", error));
+        }
         Ok(zygote)
     }
 
