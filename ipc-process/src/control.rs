@@ -6,6 +6,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ipc_core::Wait;
+use ipc_core::wait::{Interest, Polled, poll};
 use rustix::fs::{FileType, MemfdFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -14,6 +16,7 @@ use rustix::net::{
 };
 
 pub(crate) use crate::frame::{Frame, Kind};
+use crate::limits::check_memfd;
 
 /// The kernel passes at most `SCM_MAX_FD` = 253 descriptors a message (unix(7)).
 pub(crate) const MAX_DESCRIPTORS: usize = 250;
@@ -110,6 +113,22 @@ impl Control {
         }
     }
 
+    /// Receives the next frame: `Ok(None)` at the end of the other side, `TimedOut` when the wait is
+    /// over first.
+    pub(crate) fn recv(&self, wait: Wait) -> io::Result<Option<Frame>> {
+        let mut pending = Vec::new();
+        loop {
+            match self.try_recv(&mut pending) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if poll([(self.as_fd(), Interest::Read)], wait)? == Polled::TimedOut {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Receives the next frame if all of it is there: `Ok(None)` at the end of the other side,
     /// `WouldBlock` if there is nothing yet. `pending` keeps what came ahead of a frame.
     pub(crate) fn try_recv(&self, pending: &mut Vec<OwnedFd>) -> io::Result<Option<Frame>> {
@@ -189,6 +208,7 @@ fn malformed() -> io::Error {
 }
 
 fn memfd(body: &[u8]) -> io::Result<OwnedFd> {
+    check_memfd(body.len())?;
     let mut file = File::from(rustix::fs::memfd_create(
         "ipc-process",
         MemfdFlags::CLOEXEC,

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use crate::RemotePanic;
+use crate::child::EXIT_UNTOLD;
 
 /// Why a process was not started. No process is left behind.
 #[derive(Debug)]
@@ -91,7 +92,9 @@ impl Error for StartError {
 pub enum JoinError {
     /// The function panicked.
     Panicked(Box<RemotePanic>),
-    /// The process called `exit` instead of returning from the function.
+    /// The process called `exit` instead of returning from the function. With code 103 it may have
+    /// returned: so ends a process whose function closed the socket by which the result should have
+    /// come, as by closing every descriptor that there is.
     Exited {
         /// Its exit code.
         code: i32,
@@ -147,6 +150,11 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Panicked(panic) => panic.fmt(f),
+            Self::Exited { code: EXIT_UNTOLD } => write!(
+                f,
+                "the process exited with code {EXIT_UNTOLD} and without a result; so it does when \
+                 its function has closed descriptors that were not its own"
+            ),
             Self::Exited { code } => {
                 write!(
                     f,

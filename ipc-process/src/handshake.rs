@@ -12,12 +12,14 @@ use crate::StartError;
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::reap::Child;
+use crate::spawn::executable;
 
 /// A child says hello first thing in `init`, a few milliseconds after execve. One that has not
 /// by then runs something else.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// How long a child that has not got to run on a busy machine is waited for all the same.
+/// How long a child that has not got to run on a busy machine, or that valgrind interprets, is
+/// waited for all the same.
 const PATIENCE_WITH_STARVED: Duration = Duration::from_secs(20);
 
 /// Processor time in which any program has reached its first line.
@@ -56,6 +58,9 @@ pub(crate) fn run(
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(died(child)),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(StartError::InitMissing),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StartError::Arguments {
+            reason: error.to_string(),
+        }),
         Err(error) => Err(StartError::io("sendmsg", error)),
     }
 }
@@ -73,7 +78,10 @@ impl<'a> Patience<'a> {
         Self {
             child,
             control,
-            first: Wait::at_most(PATIENCE),
+            first: Wait::at_most(match executable() {
+                Ok(executable) if executable.is_interpreted => PATIENCE_WITH_STARVED,
+                _ => PATIENCE,
+            }),
             last: Wait::at_most(PATIENCE_WITH_STARVED),
         }
     }

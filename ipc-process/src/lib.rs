@@ -17,6 +17,7 @@ mod limits;
 mod orders;
 mod panic;
 pub mod pool;
+mod proc;
 mod process;
 mod reap;
 mod run;
@@ -39,6 +40,13 @@ pub use process::Process;
 pub use run::{Context, Run};
 pub use stdio::Stdio;
 pub use target::Target;
+
+/// For the processes that unit tests start.
+#[cfg(test)]
+#[expect(unsafe_code, reason = "a section of its own runs before main")]
+mod before_tests {
+    crate::test_support!();
+}
 
 #[doc(hidden)]
 pub mod __private {

@@ -1,5 +1,7 @@
+use std::io;
 use std::time::Duration;
 
+use ipc_core::Limit;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -116,5 +118,25 @@ impl Limits {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether this process may make a memfd so long. Beyond `RLIMIT_FSIZE` the write to it, as to any
+/// file, would be a SIGXFSZ, which ends the process (setrlimit(2)): ask first.
+pub(crate) fn check_memfd(len: usize) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(most) if len as u64 > most => {
+            let limit = Limit {
+                name: "RLIMIT_FSIZE",
+                value: Some(most),
+                advice: "raise it (ulimit -f): more than 64 KiB travel in memory that counts as a \
+                         file",
+            };
+            Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{len} bytes: {limit}"),
+            ))
+        }
+        _ => Ok(()),
     }
 }

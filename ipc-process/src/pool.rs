@@ -73,7 +73,8 @@
 //! * Each task ends exactly once, with its result or with a [`TaskError`] that says what happened,
 //!   whichever process dies, whenever.
 //! * The death of a worker costs the task, or chunk, that it was running. What was handed to it
-//!   and had not begun goes to another worker. Without [`Retry`], no task is begun twice.
+//!   and had not begun goes to another worker; of several short ones that it was handed ahead and
+//!   may not have read, the first counts as begun. Without [`Retry`], no task is begun twice.
 //! * A worker that ends is replaced, and what it leaves is no zombie and no open descriptor. A
 //!   loop of deaths ends the pool and all its tasks, see
 //!   [`restart_intensity`](Builder::restart_intensity).
@@ -88,6 +89,8 @@
 //!   one `map` or `imap` may wait behind one another in the same worker while they are short (under
 //!   2 ms on average), and stay there should they become long; tasks of different calls never do.
 //! * That a lost task has done nothing. It was running, or was about to.
+//! * That a pool goes on while a waker of one of its futures waits for something else: wakers are
+//!   called on the pool's own threads. Waiting for this very pool in one is fine.
 //! * Fairness between callers: what was submitted first is begun first.
 //! * Arguments or results of more than 1 GiB in one message: they are refused
 //!   ([`TaskError::TooLarge`]).
@@ -179,6 +182,7 @@ pub struct Progress {
 ///
 /// Dropping it [terminates](Self::terminate) it; [`close`](Self::close) and
 /// [`join`](Closed::join) wait for the tasks instead.
+#[must_use = "dropping it terminates the pool"]
 pub struct Pool {
     shared: Arc<Shared>,
     manager: Mutex<Option<JoinHandle<()>>>,
@@ -345,7 +349,6 @@ impl Pool {
 
     /// Takes no more tasks. Those that there are go on; a worker exits when there is nothing left
     /// for it.
-    #[must_use = "dropping it terminates the pool; join() waits for the tasks"]
     pub fn close(self) -> Closed {
         if self.shared.is_own() {
             self.shared.with(|core| core.close());
@@ -390,6 +393,7 @@ impl fmt::Debug for Pool {
 
 /// A pool that takes no more tasks, from [`Pool::close`].
 #[derive(Debug)]
+#[must_use = "dropping it terminates the pool; join() waits for the tasks"]
 pub struct Closed(Pool);
 
 impl Closed {

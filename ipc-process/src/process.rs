@@ -35,6 +35,7 @@ const ENDS_OF_ITSELF: Duration = Duration::from_millis(100);
 /// Dropping the handle of a daemon kills it. Dropping another handle leaves the process running,
 /// does not block, and loses only the result; the program waits for it when it ends. In a child of
 /// `fork(2)`, dropping its copy of a handle does nothing.
+#[must_use = "dropping it loses the result, and ends a daemon"]
 pub struct Process<R> {
     child: Arc<Child>,
     control: Control,
@@ -216,15 +217,29 @@ impl<R: DeserializeOwned + 'static> Process<R> {
             .outcome()
             .map_err(|error| JoinError::io("recvmsg", error))?;
         let status = self.wait();
-        let Some(Frame {
+        match frame {
+            Some(frame) => Self::result(frame),
+            None => {
+                let status = status.map_err(|error| JoinError::io("waitid", error))?;
+                Err(JoinError::from_status(status))
+            }
+        }
+    }
+
+    /// What is left of a process that has ended: what it said at last, and how it ended as far as
+    /// that can be told without a wait, which a debugger that holds the process could make endless.
+    pub(crate) fn remains(self) -> (Option<Result<R, JoinError>>, Option<ExitStatus>) {
+        let said = self.control.try_recv(&mut Vec::new()).ok().flatten();
+        let status = self.child.try_reap().ok().flatten();
+        (said.map(Self::result), status)
+    }
+
+    fn result(frame: Frame) -> Result<R, JoinError> {
+        let Frame {
             kind,
             body,
             descriptors,
-        }) = frame
-        else {
-            let status = status.map_err(|error| JoinError::io("waitid", error))?;
-            return Err(JoinError::from_status(status));
-        };
+        } = frame;
         let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
         match kind {
             Kind::Returned => decode(Parts {

@@ -19,7 +19,9 @@ use crate::orders::{Inherit, Settings, Start};
 use crate::reap::{Child, Role};
 use crate::spawn::{self, Executable, MARKER, Spawn, sys, trampoline};
 use crate::stdio::{Stdio, own_streams};
-use crate::{Process, StartError, Target, Unstarted, bytes, child, handshake, supervisor, zygote};
+use crate::{
+    Process, StartError, Target, Unstarted, bytes, child, handshake, proc, supervisor, zygote,
+};
 
 /// What both ways to start a process need.
 struct Order {
@@ -111,12 +113,13 @@ where
 }
 
 fn by_spawn<R>(mut order: Order, depth: u32) -> Result<Process<R>, StartError> {
+    executable()?;
     let (spawn, control) = prepare_spawn(&mut order, depth)?;
     let lifeline = order.lifeline.take();
     let role = Role::of_daemon(order.daemon);
     let name = order.name.clone();
     let frame = order.into_frame(own_pid(), None)?;
-    let child = supervisor::start(spawn, role).map_err(|e| StartError::io("clone", e))?;
+    let child = supervisor::start(spawn, role).map_err(made_none)?;
     child.become_known_as(role, &name);
     hand_over(&child, &control, frame, true)?;
     Ok(Process::from_started(child, control, lifeline, name))
@@ -249,6 +252,18 @@ fn depth() -> Result<u32, StartError> {
         return Err(StartError::BeforeInit);
     }
     child::depth_of_children()
+}
+
+/// Why there is no child: what clone(2) or, before its first step as this program, execve(2) said.
+pub(crate) fn made_none(error: io::Error) -> StartError {
+    // No other call of a child on its way looks for a file.
+    match (error.kind(), spawn::executable()) {
+        (io::ErrorKind::NotFound, Ok(executable)) => {
+            let path = executable.path.to_string_lossy();
+            StartError::io("execve", proc::error(&path, &error))
+        }
+        _ => StartError::io("clone", error),
+    }
 }
 
 /// The file to execute.

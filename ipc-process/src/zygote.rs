@@ -9,18 +9,18 @@ mod server;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipc_core::Wait;
-use ipc_core::wait::{Interest, Polled, poll};
 use rustix::process::{Pid, Signal};
 
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::reap::{Child, Role};
 use crate::spawn::{Spawn, executable, sys};
+use crate::start::made_none;
 use crate::stdio::Stdio;
 use crate::{StartError, child, handshake, supervisor};
 use alike::Alike;
@@ -65,6 +65,10 @@ fn lock() -> MutexGuard<'static, Option<Zygote>> {
 /// A process that waits for orders. Starts the server if there is none, if it died, or if the
 /// program has become another one since.
 pub(crate) fn take() -> Result<Spare, StartError> {
+    take_within(PATIENCE)
+}
+
+fn take_within(patience: Duration) -> Result<Spare, StartError> {
     let mut slot = lock();
     let mut again = true;
     loop {
@@ -77,7 +81,7 @@ pub(crate) fn take() -> Result<Spare, StartError> {
                 Zygote::launch()?
             }
         };
-        let taken = zygote.take_ready();
+        let taken = zygote.take_ready(patience);
         if taken.is_ok() || zygote.lives() {
             *slot = Some(zygote);
             return taken;
@@ -113,6 +117,7 @@ pub(crate) fn join_group(child: &Child) -> rustix::io::Result<()> {
 impl Zygote {
     fn launch() -> Result<Self, StartError> {
         let depth = child::depth_of_children()?;
+        let executable = executable().map_err(|e| StartError::io("stat", e))?;
         let (control, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
         let null = || Stdio::Null.open().map_err(|e| StartError::io("open", e));
         let environment: Vec<_> = std::env::vars_os().collect();
@@ -125,9 +130,7 @@ impl Zygote {
             true,
         )
         .map_err(|e| StartError::io("fcntl", e))?;
-        let process =
-            supervisor::start(spawn, Role::Internal).map_err(|e| StartError::io("clone", e))?;
-        let executable = executable().map_err(|e| StartError::io("stat", e))?;
+        let process = supervisor::start(spawn, Role::Internal).map_err(made_none)?;
         let serve = Frame::new(Kind::Serve, executable.identity.clone());
         if let Err(error) = handshake::run(&process, &control, serve, true) {
             handshake::end(&process);
@@ -141,7 +144,11 @@ impl Zygote {
             ready: VecDeque::new(),
             asked: VecDeque::new(),
         };
-        zygote.ask().map_err(|e| StartError::io("sendmsg", e))?;
+        if let Err(error) = zygote.ask() {
+            // It may have made one already.
+            zygote.end();
+            return Err(StartError::io("sendmsg", error));
+        }
         Ok(zygote)
     }
 
@@ -167,7 +174,7 @@ impl Zygote {
         }
         let _ = self.process.signal(Signal::KILL);
         // Those that it told of before it died.
-        while !self.asked.is_empty() && self.receive().is_ok() {}
+        while !self.asked.is_empty() && self.receive(PATIENCE).is_ok() {}
         for (child, _) in &self.ready {
             let _ = child.signal(Signal::KILL);
         }
@@ -198,7 +205,7 @@ impl Zygote {
         Ok(())
     }
 
-    fn take_ready(&mut self) -> Result<Spare, StartError> {
+    fn take_ready(&mut self, patience: Duration) -> Result<Spare, StartError> {
         loop {
             match self.ready.pop_front() {
                 // One that somebody killed while it waited.
@@ -213,31 +220,26 @@ impl Zygote {
                 }
                 None => {
                     self.ask().map_err(|e| StartError::io("sendmsg", e))?;
-                    self.receive()?;
+                    self.receive(patience)?;
                 }
             }
         }
     }
 
     /// Waits for the server to make one.
-    fn receive(&mut self) -> Result<(), StartError> {
-        let mut pending = Vec::new();
-        let patience = Wait::at_most(PATIENCE);
-        let frame = loop {
-            match self.control.try_recv(&mut pending) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let polled = poll([(self.control.as_fd(), Interest::Read)], patience);
-                    let timed_out = polled.map_err(|error| StartError::io("ppoll", error))?;
-                    if timed_out == Polled::TimedOut {
-                        // Not to come back, nor to fork for nobody.
-                        let _ = self.process.signal(Signal::KILL);
-                        let error = io::Error::from(io::ErrorKind::TimedOut);
-                        return Err(StartError::io("fork", error));
-                    }
-                }
-                other => break other,
-            }
-        };
+    fn receive(&mut self, patience: Duration) -> Result<(), StartError> {
+        let frame = self.control.recv(Wait::at_most(patience));
+        if let Err(error) = &frame
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            // Not to come back, nor to fork for nobody. Its end makes room for another.
+            let _ = self.process.signal(Signal::KILL);
+            let _ = self.process.wait(Wait::at_most(ENDING));
+            let told =
+                format!("the fork server has not answered within {patience:?}; is it stopped?");
+            let error = io::Error::new(io::ErrorKind::TimedOut, told);
+            return Err(StartError::io("fork", error));
+        }
         let control = self.asked.pop_front();
         match (frame, control) {
             (Ok(Some(frame)), Some(control)) if frame.kind == Kind::Forked => {
@@ -270,5 +272,40 @@ impl Zygote {
         let child = supervisor::keep(child).map_err(|e| StartError::io("epoll_ctl", e))?;
         self.ready.push_back((child, control));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    use super::*;
+    use crate::{Process, StartMethod};
+
+    /// In a process of its own, whose server nobody else uses.
+    fn with_a_stopped_server() {
+        let start = || {
+            let process = Process::new(|n: u32| 2 * n, (21,)).start_method(StartMethod::Zygote);
+            process.start().unwrap().join().unwrap()
+        };
+        assert_eq!(start(), 42);
+        let server = lock().as_ref().map(|zygote| Arc::clone(&zygote.process));
+        let server = server.unwrap();
+        server.signal(Signal::STOP).unwrap();
+        waitid(WaitId::PidFd(server.as_fd()), WaitIdOptions::STOPPED).unwrap();
+        // Those that are ready serve as ever; for one more there has to be another server.
+        for _ in 0..=READY {
+            take_within(Duration::from_secs(1)).unwrap();
+        }
+        assert!(server.has_ended());
+        assert_eq!(start(), 42);
+    }
+
+    #[test]
+    fn a_server_that_is_stopped_is_replaced() {
+        let process = Process::new(with_a_stopped_server, ()).daemon(true).start();
+        process.unwrap().join().unwrap();
     }
 }

@@ -49,6 +49,11 @@ fn main() {
 }
 
 fn remembers() {
+    #[expect(unsafe_code, reason = "dispositions have no safe form")]
+    // SAFETY: SIG_DFL is a valid disposition. Ignored, it would leave `Command` without a status.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL)
+    };
     assert_eq!(
         Process::new(answer, ()).start().unwrap().join().unwrap(),
         42

@@ -5,7 +5,7 @@ mod common;
 
 use std::io;
 
-use common::{BOTH, ends, eventually, method_of, number_of, watch, zombies};
+use common::{BOTH, ends, eventually, method_of, need_descriptors, number_of, watch, zombies};
 use ipc_process::{Process, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -50,6 +50,7 @@ fn a_thousand_in_turn_leave_nothing() {
 
 #[test]
 fn two_hundred_at_once_come_back_in_any_order() {
+    need_descriptors(1000);
     for method in BOTH {
         let start = |n| {
             Process::new(square, (n,))

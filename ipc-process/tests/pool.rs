@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
-use common::Fd;
+use common::{Fd, need_descriptors};
 use ipc_process::{Limits, Pool, StartMethod};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -125,6 +125,7 @@ fn echo(from: Fd, to: Fd) -> (Fd, Fd) {
 #[test]
 fn channel_ends_travel_as_arguments_and_results() {
     let _watchdog = watch();
+    need_descriptors(2000);
     let pool = Pool::new(2).unwrap();
     let (from, mut tell) = std::io::pipe().unwrap();
     let (mut said, to) = std::io::pipe().unwrap();

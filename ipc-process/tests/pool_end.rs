@@ -14,7 +14,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use common::{Fd, ends, eventually, forever, watch as hold, zombies};
+use common::{
+    Fd, ends, eventually, forever, lacks_own_proc, need_descriptors, watch as hold, zombies,
+};
 use ipc_process::pool::{JobHandle, TaskError};
 use ipc_process::{Pool, Process};
 use watchdog::watch;
@@ -191,6 +193,7 @@ fn a_callback_may_use_and_end_the_pool() {
 #[test]
 fn a_pool_is_dropped_in_any_state() {
     let _watchdog = watch();
+    need_descriptors(1000);
     drop(Pool::new(2).unwrap());
     let threads: Vec<_> = (0..4)
         .map(|n| {
@@ -335,6 +338,7 @@ fn fork_with_a_pool(says: Fd) {
             libc::_exit(code)
         }
     }
+    assert_ne!(child, -1, "no fork");
     let mut status = 0;
     #[expect(unsafe_code, reason = "waits for a child of fork")]
     // SAFETY: the status is valid for the call.
@@ -503,6 +507,7 @@ fn fork_with_a_daemon() {
         // With the exit hooks: none of them is this process's.
         std::process::exit(0)
     }
+    assert_ne!(child, -1, "no fork");
     let mut status = 0;
     #[expect(unsafe_code, reason = "waits for a child of fork")]
     // SAFETY: the status is valid for the call.
@@ -513,6 +518,9 @@ fn fork_with_a_daemon() {
 
 #[test]
 fn handles_are_inert_in_a_forked_child() {
+    if lacks_own_proc() {
+        return;
+    }
     let _watchdog = watch();
     let process = Process::new(fork_with_a_daemon, ()).daemon(true).start();
     process.unwrap().join().unwrap();

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use common::{Fd, eventually, forever, state_of, zombies};
+use common::{Fd, eventually, forever, lacks_own_proc, state_of, zombies};
 use ipc_process::pool::{BuildError, Retry, TaskError};
 use ipc_process::{Pool, Process};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
@@ -119,6 +119,13 @@ fn jobs_are_cancelled_whether_they_wait_or_run() {
 
 #[test]
 fn an_argument_of_four_gib_is_refused() {
+    if getrlimit(Resource::As)
+        .current
+        .is_some_and(|most| most < 8 << 30)
+    {
+        eprintln!("skipped: RLIMIT_AS has no room for such an argument");
+        return;
+    }
     let _watchdog = watch();
     let pool = Pool::new(1).unwrap();
     let before = pool.pids();
@@ -172,16 +179,19 @@ fn resident() -> u64 {
 
 /// In a process of its own, since other tests open descriptors and use memory.
 fn recycle(workers: u32) {
+    // What the first start leaves for good.
+    Process::new(double, (1,)).start().unwrap().join().unwrap();
+    let before = open_descriptors();
     let pool = Pool::builder()
         .processes(2)
         .max_tasks_per_child(1)
         .build()
         .unwrap();
     let mut seen = std::collections::HashSet::new();
-    let mut baseline = (0, 0);
+    let mut baseline = 0;
     for n in 0..workers / 2 {
         if n == 50 {
-            baseline = (open_descriptors(), resident());
+            baseline = resident();
         }
         assert_eq!(pool.apply(double, (n,)).unwrap(), 2 * n);
         let jobs = [
@@ -194,11 +204,13 @@ fn recycle(workers: u32) {
         seen.extend(pool.pids());
     }
     assert!(seen.len() > workers as usize / 2, "{} workers", seen.len());
-    // Ten are those of two workers, which may just have been without.
-    assert!(eventually(|| open_descriptors() <= baseline.0 + 10));
-    let grown = resident().saturating_sub(baseline.1);
+    let grown = resident().saturating_sub(baseline);
     assert!(grown < 4096, "{grown} KiB more");
     pool.close().join();
+    assert!(
+        eventually(|| open_descriptors() == before),
+        "{before} before"
+    );
     assert!(eventually(|| zombies().is_empty()));
 }
 
@@ -376,6 +388,9 @@ fn without_descriptors() {
 
 #[test]
 fn a_pool_without_descriptors_tries_again_and_gives_up_in_the_end() {
+    if lacks_own_proc() {
+        return;
+    }
     let _watchdog = watch();
     let process = Process::new(without_descriptors, ()).daemon(true).start();
     process.unwrap().join().unwrap();
@@ -387,7 +402,9 @@ fn without_processes() {
         #[expect(unsafe_code, reason = "rustix changes the user of one thread only")]
         // SAFETY: changes the user of the whole process.
         let changed = unsafe { libc::setuid(54_321) };
-        assert_eq!(changed, 0);
+        if changed == -1 {
+            return eprintln!("skipped: there is no other user in this namespace");
+        }
     }
     let pool = Pool::new(1).unwrap();
     assert_eq!(pool.apply(double, (1,)).unwrap(), 2);

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{BOTH, eventually, forever, own_group};
+use common::{BOTH, eventually, forever, lacks_own_proc, own_group};
 use ipc_process::{
     Context, JoinError, Limits, Process, Run, StartError, Stdio, active_children, parent_process,
 };
@@ -17,6 +17,9 @@ ipc_process::test_support!();
 
 #[test]
 fn directory_limits_and_group_are_as_asked() {
+    if lacks_own_proc() {
+        return;
+    }
     fn report() -> (PathBuf, Option<u64>, Option<u64>, Option<u64>, i32) {
         (
             std::env::current_dir().unwrap(),

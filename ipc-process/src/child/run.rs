@@ -1,7 +1,7 @@
 //! The life of a process that was started to run a function: orders, function, result, exit.
 
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use crate::{family, panic};
 const EXIT_PANICKED: i32 = 101;
 /// The starter is gone, or did not keep to the protocol.
 pub(super) const EXIT_UNUSED: i32 = 102;
+/// The function has returned and the starter cannot be told: the function closed the control socket.
+pub(crate) const EXIT_UNTOLD: i32 = 103;
 
 /// Same stack as a main thread has by default.
 const STACK: usize = 8 << 20;
@@ -40,7 +42,7 @@ pub(crate) fn serve(control: Control, thread: Thread) -> ! {
     // Threads of ours take no signals: those go to the function's thread, with the mask and the
     // dispositions that it makes, as they would in its own program.
     signals::block_all();
-    let frame = match receive(&control) {
+    let frame = match control.recv(Wait::Forever) {
         Ok(Some(frame)) => frame,
         Ok(None) => std::process::exit(EXIT_UNUSED),
         Err(error) => {
@@ -155,10 +157,14 @@ fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {
 /// Runs the function and sends what came of it; gives the exit code.
 fn run(control: &Arc<Control>, function: Trampoline, parts: Parts) -> i32 {
     let abort = Arc::clone(control);
-    panic::watch_this_thread(move |panic| send(&abort, panicked(&panic)));
+    panic::watch_this_thread(move |panic| {
+        send(&abort, panicked(&panic));
+    });
     let (frame, code) = call(function, parts);
-    send(control, frame);
-    code
+    match send(control, frame) {
+        Told::No if code == 0 => EXIT_UNTOLD,
+        _ => code,
+    }
 }
 
 /// What came of the function, and the exit code for that.
@@ -184,19 +190,6 @@ fn call(function: Trampoline, parts: Parts) -> (Frame, i32) {
     }
 }
 
-/// The next frame; `None` once the starter is gone.
-pub(crate) fn receive(control: &Control) -> io::Result<Option<Frame>> {
-    let mut pending: Vec<OwnedFd> = Vec::new();
-    loop {
-        match control.try_recv(&mut pending) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                poll([(control.as_fd(), Interest::Read)], Wait::Forever)?;
-            }
-            other => return other,
-        }
-    }
-}
-
 fn panicked(panic: &crate::RemotePanic) -> Frame {
     Frame::new(
         Kind::Panicked,
@@ -204,17 +197,24 @@ fn panicked(panic: &crate::RemotePanic) -> Frame {
     )
 }
 
-fn send(control: &Control, frame: Frame) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Or nobody wants to know.
+    Yes,
+    No,
+}
+
+fn send(control: &Control, frame: Frame) -> Told {
     let kind = frame.kind;
     match control.send(frame, || room(control)) {
-        Ok(()) => {}
-        // Nobody wants to know.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Ok(()) => Told::Yes,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Told::Yes,
         Err(error) if kind == Kind::Returned => {
             let reason = Frame::new(Kind::BadResult, error.to_string().into_bytes());
-            let _ = control.send(reason, || room(control));
+            let sent = control.send(reason, || room(control));
+            if sent.is_ok() { Told::Yes } else { Told::No }
         }
-        Err(_) => {}
+        Err(_) => Told::No,
     }
 }
 

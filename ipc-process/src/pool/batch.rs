@@ -294,7 +294,7 @@ impl Submission {
 
     /// Waits for the next outcome: the one that begins with this item, or any.
     pub(super) fn next_outcome(&self, wanted: Wanted) -> Outcome {
-        self.job.wait(wanted, Wait::Forever);
+        self.shared.wait_for(&self.job, wanted, Wait::Forever);
         match self.job.take(wanted) {
             Some((_, outcome)) => outcome,
             None => unreachable!("it is there, and nobody else takes it"),

@@ -129,7 +129,12 @@ enum Talked {
 
 impl Shared {
     /// Runs a task and waits for its outcome.
-    pub(super) fn run(&self, job: &Arc<Job>, task: Task) -> Result<Parts, TaskError> {
+    pub(super) fn run(self: &Arc<Self>, job: &Arc<Job>, task: Task) -> Result<Parts, TaskError> {
+        if self.is_manager() {
+            // Who talks to one worker does not look after the others.
+            self.submit_one(job, task);
+            return self.outcome_of(job);
+        }
         job.expect(task.count);
         self.count(task.count);
         let handed = self.with(|core| {
@@ -138,21 +143,22 @@ impl Shared {
         });
         match handed {
             Handed::Lent(lent) => self.talk_to(*lent, job),
-            Handed::Queued => wait_for(job),
+            Handed::Queued => self.outcome_of(job),
         }
     }
 
     /// Waits for the outcome of the only task of a job, by talking to its worker if it runs.
-    pub(super) fn finish(&self, job: &Arc<Job>) -> Result<Parts, TaskError> {
+    pub(super) fn finish(self: &Arc<Self>, job: &Arc<Job>) -> Result<Parts, TaskError> {
         if !job.is_done()
+            && !self.is_manager()
             && let Some(lent) = self.with(|core| core.adopt(job))
         {
             return self.talk_to(lent, job);
         }
-        wait_for(job)
+        self.outcome_of(job)
     }
 
-    fn talk_to(&self, mut lent: Lent, job: &Arc<Job>) -> Result<Parts, TaskError> {
+    fn talk_to(self: &Arc<Self>, mut lent: Lent, job: &Arc<Job>) -> Result<Parts, TaskError> {
         match talk(&mut lent) {
             Talked::Answered(result) => {
                 let Lent {
@@ -166,17 +172,18 @@ impl Shared {
             }
             Talked::Unfinished { sane } => {
                 self.with(|core| core.take_back_unfinished(lent, sane));
-                wait_for(job)
+                self.outcome_of(job)
             }
         }
     }
-}
 
-fn wait_for(job: &Job) -> Result<Parts, TaskError> {
-    job.wait(Wanted::All, Wait::Forever);
-    match job.take(Wanted::Any) {
-        Some((_, outcome)) => outcome.result,
-        None => unreachable!("a job that is done has an outcome"),
+    /// Waits for the outcome of a job with one task.
+    fn outcome_of(self: &Arc<Self>, job: &Job) -> Result<Parts, TaskError> {
+        self.wait_for(job, Wanted::All, Wait::Forever);
+        match job.take(Wanted::Any) {
+            Some((_, outcome)) => outcome.result,
+            None => unreachable!("a job that is done has an outcome"),
+        }
     }
 }
 

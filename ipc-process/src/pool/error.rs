@@ -13,12 +13,13 @@ pub enum TaskError {
     /// The function panicked. The worker lives on.
     Panicked(Box<RemotePanic>),
     /// The worker ended while it ran the task: it was killed, or the task called `exit` or
-    /// `abort`, overflowed its stack, or used more memory than it may. The worker is replaced.
+    /// `abort`, overflowed its stack, used more memory than it may, or closed descriptors that were
+    /// not its own (exit code 103). The worker is replaced.
     Lost {
         /// The worker's pid; another process may own it by now.
         pid: u32,
         /// How it ended; `None` where somebody else took the status and the kernel does not keep
-        /// it.
+        /// it, or while a debugger holds the process.
         status: Option<ExitStatus>,
     },
     /// The task lost its worker as often as [`Retry`](super::Retry) admits.
@@ -144,7 +145,7 @@ pub enum BuildError {
     Panicked(Box<RemotePanic>),
     /// A worker ended while it ran the initializer.
     Died {
-        /// How; `None` where somebody else took the status and the kernel does not keep it.
+        /// How; `None` as in [`TaskError::Lost`].
         status: Option<ExitStatus>,
     },
     /// The initializer's arguments cannot be sent to the workers.

@@ -45,7 +45,7 @@ impl<T, E> JobHandle<T, E> {
         let outcomes = if !self.shared.is_own() {
             forked()
         } else if self.job.batch || self.job.is_done() {
-            self.job.wait(Wanted::All, Wait::Forever);
+            self.shared.wait_for(&self.job, Wanted::All, Wait::Forever);
             self.job.take_all()
         } else {
             single(self.shared.finish(&self.job))
@@ -58,7 +58,8 @@ impl<T, E> JobHandle<T, E> {
     /// # Errors
     /// The handle itself if the time is over first.
     pub fn get_timeout(self, timeout: Duration) -> Result<Result<T, E>, Self> {
-        let done = !self.shared.is_own() || self.job.wait(Wanted::All, Wait::at_most(timeout));
+        let wait = Wait::at_most(timeout);
+        let done = !self.shared.is_own() || self.shared.wait_for(&self.job, Wanted::All, wait);
         if done { Ok(self.get()) } else { Err(self) }
     }
 

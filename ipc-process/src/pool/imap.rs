@@ -17,6 +17,7 @@ use crate::Target;
 /// It takes items from its iterator in the thread that asks it for results, no more of them than
 /// its window ahead of those: whoever is slow to fetch holds nothing but that in memory. When it
 /// is dropped, tasks that have not begun never will.
+#[must_use = "dropping it cancels what has not begun; iterate over it for the results"]
 pub struct Imap<'p, F: Target<(A,)>, A, I> {
     pool: &'p Pool,
     submission: Submission,

@@ -172,14 +172,16 @@ impl Job {
     }
 
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Outcomes> {
+        // Outside of the lock, as is its predecessor's end: both are code of others, and the end of
+        // a waker may be that of all a task of a runtime holds, a pool among it.
+        let waker = context.waker().clone();
         let mut state = self.state();
         if state.is_done() {
             return Poll::Ready(state.spend());
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        let before = state.waker.replace(waker);
+        drop(state);
+        drop(before);
         Poll::Pending
     }
 

@@ -1,77 +1,30 @@
 //! The socket between a pool and one of its workers. A byte stream, unlike the control socket, so
 //! that many small frames cross in one call; a frame of its own length, with its descriptors.
 
+mod frame;
+mod outgoing;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipc_core::{Parts, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown,
+    SocketFlags, SocketType,
 };
 
 use super::long::{self, Memfds};
 use crate::control::{MAX_DESCRIPTORS, MAX_INLINE};
 use crate::descriptor::Descriptor;
-
-/// Length of the body, kind, whether the body is in a memfd, number of descriptors, id, word, and
-/// the id of the last frame whose long body was read.
-const HEADER: usize = 32;
+pub(super) use frame::{Frame, Kind};
+use frame::{Header, malformed};
+use outgoing::Outgoing;
 
 /// Room for the longest frame and for the beginning of the next.
 const BUFFER: usize = 2 * MAX_INLINE;
-
-/// What a frame says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
-    /// Worker: the initializer has run.
-    Ready = 1,
-    /// Pool: run the function at the place in `word`.
-    Run = 2,
-    /// Either: descriptors that belong to the next frame.
-    Descriptors = 3,
-    /// Worker: what the task returned. `word` of each answer: nanoseconds that the task took.
-    Returned = 4,
-    /// Worker: the task panicked.
-    Panicked = 5,
-    /// Worker: the arguments could not be read.
-    BadArguments = 6,
-    /// Worker: the result could not be written.
-    BadResult = 7,
-}
-
-impl Kind {
-    pub(super) fn is_answer(self) -> bool {
-        use Kind::{BadArguments, BadResult, Panicked, Returned};
-        matches!(self, Returned | Panicked | BadArguments | BadResult)
-    }
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Ready,
-            2 => Self::Run,
-            3 => Self::Descriptors,
-            4 => Self::Returned,
-            5 => Self::Panicked,
-            6 => Self::BadArguments,
-            7 => Self::BadResult,
-            _ => return None,
-        })
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) kind: Kind,
-    pub(super) id: u64,
-    pub(super) word: u64,
-    /// `Err`: why the body or a descriptor of it did not arrive.
-    pub(super) body: Result<Parts, String>,
-}
 
 /// What [`Link::receive`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,22 +36,6 @@ pub(super) enum Received {
         /// It left something unread: what was sent last did not reach it.
         unread: bool,
     },
-}
-
-/// Frames that leave in one call, because only the first may have descriptors.
-#[derive(Debug, Default)]
-struct Packet {
-    bytes: Vec<u8>,
-    sent: usize,
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Packet {
-    fn cleared(mut self) -> Self {
-        self.bytes.clear();
-        self.sent = 0;
-        self
-    }
 }
 
 /// One end of the socket, with what has been read and what could not be written yet.
@@ -113,9 +50,7 @@ pub(super) struct Link {
     groups: VecDeque<Vec<OwnedFd>>,
     /// Descriptors that came ahead of their frame.
     ahead: Vec<OwnedFd>,
-    outgoing: VecDeque<Packet>,
-    /// One that has left, for its memory.
-    spare: Packet,
+    outgoing: Outgoing,
     memfds: Memfds,
     /// The id of the last frame that was taken, long body and all.
     taken: u64,
@@ -151,8 +86,7 @@ impl Link {
             end: 0,
             groups: VecDeque::new(),
             ahead: Vec::new(),
-            outgoing: VecDeque::new(),
-            spare: Packet::default(),
+            outgoing: Outgoing::default(),
             memfds: Memfds::default(),
             taken: 0,
             ended: None,
@@ -177,63 +111,32 @@ impl Link {
         while descriptors.len() > MAX_DESCRIPTORS {
             let rest = descriptors.split_off(MAX_DESCRIPTORS);
             let ahead = std::mem::replace(&mut descriptors, rest);
-            self.lay([0, Kind::Descriptors as u64, 0, 0], false, &[], ahead);
+            let header = self.header(Kind::Descriptors, 0, 0, 0, &ahead);
+            self.outgoing.lay(header, &[], ahead);
         }
-        let numbers = [body.len() as u64, kind as u64, id, word];
+        let mut header = self.header(kind, body.len(), id, word, &descriptors);
+        header.long = long;
         let inline = if long { &[] } else { body };
-        self.lay(numbers, long, inline, descriptors);
+        self.outgoing.lay(header, inline, descriptors);
         Ok(())
     }
 
-    /// Adds one frame to what is laid ready: the length of its body, kind, id and word.
-    fn lay(
-        &mut self,
-        [len, kind, id, word]: [u64; 4],
-        long: bool,
-        body: &[u8],
-        descriptors: Vec<OwnedFd>,
-    ) {
-        let fits = |last: &Packet| descriptors.is_empty() && last.bytes.len() < MAX_INLINE;
-        if !self.outgoing.back().is_some_and(fits) {
-            self.outgoing.push_back(std::mem::take(&mut self.spare));
-        }
-        if let Some(packet) = self.outgoing.back_mut() {
+    fn header(&self, kind: Kind, len: usize, id: u64, word: u64, with: &[OwnedFd]) -> Header {
+        Header {
             // A body is at most MAX_MESSAGE long, descriptors are at most MAX_DESCRIPTORS.
-            let count = descriptors.len() as u64;
-            let first = len | kind << 32 | u64::from(long) << 40 | count << 48;
-            for number in [first, id, word, self.taken] {
-                packet.bytes.extend_from_slice(&number.to_le_bytes());
-            }
-            packet.bytes.extend_from_slice(body);
-            packet.descriptors.extend(descriptors);
+            len: len as u32,
+            kind,
+            long: false,
+            descriptors: with.len() as u16,
+            id,
+            word,
+            taken: self.taken,
         }
     }
 
     /// Sends what there is room for; whether that was all.
     pub(super) fn flush(&mut self) -> Result<bool, Errno> {
-        while let Some(packet) = self.outgoing.front_mut() {
-            let rest = packet.bytes.get(packet.sent..).unwrap_or_default();
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let sent = if packet.descriptors.is_empty() {
-                rustix::net::send(&self.socket, rest, flags)
-            } else {
-                send_with(&self.socket, rest, &packet.descriptors, flags)
-            };
-            match sent {
-                Ok(sent) => {
-                    packet.sent += sent;
-                    // They left with the first byte.
-                    packet.descriptors.clear();
-                    if packet.sent == packet.bytes.len() {
-                        self.spare = self.outgoing.pop_front().unwrap_or_default().cleared();
-                    }
-                }
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
+        self.outgoing.flush(self.socket.as_fd())
     }
 
     /// Tells the other side that nothing more comes, also when somebody else, such as a forked
@@ -327,36 +230,25 @@ impl Link {
     pub(super) fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             let unread = self.buffer.get(self.start..self.end).unwrap_or_default();
-            let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else {
+            let Some((header, rest)) = unread.split_first_chunk() else {
                 return Ok(None);
             };
-            let (&[first, id, word, read], []) = header.as_chunks::<8>() else {
-                return Err(malformed());
-            };
-            let &[l0, l1, l2, l3, kind, long, c0, c1] = &first;
-            let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-            let kind = Kind::from_byte(kind).ok_or_else(malformed)?;
-            let long = long != 0;
-            let inline = if long { 0 } else { len };
-            if inline > MAX_INLINE {
-                return Err(malformed());
-            }
-            let Some(body) = rest.get(..inline) else {
+            let header = Header::from_bytes(header)?;
+            let Some(body) = rest.get(..header.inline()) else {
                 return Ok(None);
             };
             let mut body = body.to_vec();
-            let [id, word, read] = [id, word, read].map(u64::from_le_bytes);
-            self.start += HEADER + inline;
-            self.memfds.were_read(read);
+            self.start += Header::LEN + body.len();
+            self.memfds.were_read(header.taken);
 
-            let expected = usize::from(u16::from_le_bytes([c0, c1]));
+            let expected = usize::from(header.descriptors);
             let group = match expected {
                 0 => Vec::new(),
                 _ => self.groups.pop_front().ok_or_else(malformed)?,
             };
             let complete = group.len() == expected;
             self.ahead.extend(group);
-            if kind == Kind::Descriptors {
+            if header.kind == Kind::Descriptors {
                 continue;
             }
             let mut descriptors = std::mem::take(&mut self.ahead);
@@ -365,18 +257,18 @@ impl Link {
             } else {
                 Err("descriptors did not arrive; is RLIMIT_NOFILE reached?".to_owned())
             };
-            if long && complete {
+            if header.long && complete {
                 let memfd = descriptors.pop().ok_or_else(malformed)?;
-                match long::read(memfd, len) {
+                match long::read(memfd, header.len as usize) {
                     Ok(read) => body = read,
                     Err(error) => arrived = Err(error.to_string()),
                 }
             }
-            self.taken = id;
+            self.taken = header.id;
             return Ok(Some(Frame {
-                kind,
-                id,
-                word,
+                kind: header.kind,
+                id: header.id,
+                word: header.word,
                 body: arrived.map(|()| Parts {
                     descriptors,
                     data: body,
@@ -386,27 +278,13 @@ impl Link {
     }
 }
 
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a malformed frame of a pool")
-}
-
-fn send_with(
-    socket: &OwnedFd,
-    bytes: &[u8],
-    descriptors: &[OwnedFd],
-    flags: SendFlags,
-) -> Result<usize, Errno> {
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
 
+    use rustix::net::SendFlags;
+
+    use super::outgoing::send_with;
     use super::*;
 
     fn pair() -> (Link, Link) {
@@ -455,7 +333,7 @@ mod tests {
         for id in 0..100 {
             a.push(Kind::Run, id, 0, b"short", Vec::new()).unwrap();
         }
-        assert_eq!(a.outgoing.len(), 1);
+        assert_eq!(a.outgoing.packets(), 1);
         assert!(a.flush().unwrap());
         assert_eq!(b.receive().unwrap(), Received::Some);
         assert_eq!(frames_of(&mut b), 100);
@@ -494,7 +372,7 @@ mod tests {
     #[test]
     fn what_is_no_frame_is_an_error() {
         let header = |kind: u8, long: u8, count: u8, len: u8| {
-            let mut header = [0; HEADER];
+            let mut header = [0; Header::LEN];
             [header[0], header[4], header[5], header[6]] = [len, kind, long, count];
             header
         };

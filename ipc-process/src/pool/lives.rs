@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use ipc_core::Wait;
 use rustix::event::epoll::{self, EventFlags};
 
 use super::core::{Core, Phase};
@@ -112,20 +111,19 @@ impl Core {
         self.effects.settled = true;
         let _ = epoll::delete(&*self.epoll, &*worker.child);
         let unread = worker.link.as_ref().is_some_and(Link::was_left_unread);
-        // At once, since it has ended; the supervisor may have reaped it already.
-        let joined = worker.process.join();
-        let status = worker.child.wait(Wait::Never).ok().flatten();
+        // Without a wait: a debugger that holds it may do so for ever, and the pool is locked.
+        let (said, status) = worker.process.remains();
 
         let wanted = worker.ending.is_some_and(|ending| ending.wanted);
         if !wanted && self.restarts.ended(now) {
             let reason = self.restarts.describe();
             self.end(&TaskError::Broken { reason });
         }
-        let panic = match joined {
-            Ok(Err(reason)) if !worker.ready => {
+        let panic = match said {
+            Some(Ok(Err(reason))) if !worker.ready => {
                 return self.start_failed(slot, now, BuildError::Initializer { reason });
             }
-            Err(JoinError::Panicked(panic)) => Some(panic),
+            Some(Err(JoinError::Panicked(panic))) => Some(panic),
             _ => None,
         };
         if !worker.ready {

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, MemfdFlags};
 use rustix::io::Errno;
 
 use super::codec::MAX_MESSAGE;
+use crate::limits::check_memfd;
 
 /// Memfds that have grown longer than this are not kept.
 const KEEP: usize = 4 << 20;
@@ -27,6 +28,7 @@ impl Memfds {
     /// A descriptor of a memfd that begins with this body, for the frame with this id. Nothing
     /// else is in use by the other side's reading of it, whatever it does with the descriptor.
     pub(super) fn write(&mut self, id: u64, body: &[u8]) -> io::Result<OwnedFd> {
+        check_memfd(body.len())?;
         let memfd = match self.spare.pop() {
             Some(memfd) => memfd,
             None => rustix::fs::memfd_create("ipc-process", MemfdFlags::CLOEXEC)?,

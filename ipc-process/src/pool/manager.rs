@@ -2,18 +2,21 @@
 //! tasks to idle workers themselves; the manager takes the answers, hands out what waits, keeps
 //! deadlines, and has workers that ended replaced.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::ptr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipc_core::Wait;
 use rustix::event::epoll::EventFlags;
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 
 use super::TaskError;
-use super::core::Rest;
+use super::core::{Core, Rest};
 use super::events::Token;
 use super::link::Link;
 use super::shared::Shared;
@@ -25,16 +28,25 @@ use crate::spawn::sys::{Event, epoll_wait};
 /// the answer.
 const NAP: Duration = Duration::from_micros(20);
 
+thread_local! {
+    /// The pool that this thread is the manager of.
+    static MANAGED: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+/// Whether this thread is that pool's manager.
+pub(super) fn is_this_thread(shared: &Shared) -> bool {
+    ptr::eq(MANAGED.get(), shared)
+}
+
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
     let own = Arc::clone(shared);
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name(format!("{}-manager", shared.options.name))
         .spawn(move || {
             crate::spawn::signals::block_all();
+            MANAGED.set(Arc::as_ptr(&own));
             manage(&own);
-        })?;
-    shared.set_manager(thread.thread().id());
-    Ok(thread)
+        })
 }
 
 /// Without a manager nobody would answer for the tasks: should it panic, which would be an error
@@ -52,45 +64,69 @@ impl Drop for EndsWithPool<'_> {
 
 fn manage(shared: &Arc<Shared>) {
     let _guard = EndsWithPool(shared);
-    let mut events: Vec<Event> = Vec::new();
-    loop {
-        let now = Instant::now();
-        let (rest, due) = shared.with(|core| {
-            for (about, flags) in events.drain(..) {
-                match about {
-                    Token::WAKE => {
-                        // The count is of no interest.
-                        let _ = rustix::io::read(&shared.wake, &mut [0_u8; 8]);
-                    }
-                    token => {
-                        let flags = EventFlags::from_bits_retain(flags);
-                        core.on_event(Token::from_u64(token), flags);
-                    }
-                }
-            }
-            core.on_time(now);
-            core.dispatch();
-            let due = core.due(now);
-            (core.rest(), due)
-        });
-        for slot in due {
-            launch(shared, slot);
-        }
-        match rest {
-            Rest::Quit => return,
-            Rest::Nap => rest_for(NAP),
-            Rest::Until(_) => {}
-        }
-        let timeout = match rest {
-            Rest::Until(Some(time)) => Some(time.saturating_duration_since(now)),
-            _ => None,
-        };
-        match epoll_wait(shared.epoll.as_fd(), &mut events, timeout) {
-            Ok(()) | Err(Errno::INTR) => {}
-            // No memory for the moment: look again.
-            Err(_) => rest_for(NAP),
+    let mut events = Vec::new();
+    while turn(shared, &mut events, Wait::Forever) {}
+}
+
+/// Goes on with the manager's work on its own thread until this holds, or the wait is over; whether
+/// it holds. For wakers, code of others that the manager calls and that may wait for the pool.
+pub(super) fn work_until(
+    shared: &Arc<Shared>,
+    wait: Wait,
+    mut holds: impl FnMut() -> bool,
+) -> bool {
+    let mut events = Vec::new();
+    while !holds() {
+        if wait.is_over() || !turn(shared, &mut events, wait) {
+            return holds();
         }
     }
+    true
+}
+
+/// Sleeps until something happens, at most as long as the wait, and deals with it; false once there
+/// is nothing left to be done. `events` comes and goes empty.
+fn turn(shared: &Arc<Shared>, events: &mut Vec<Event>, wait: Wait) -> bool {
+    let rest = shared.with(Core::rest);
+    let until = match rest {
+        Rest::Quit => return false,
+        Rest::Nap => {
+            rest_for(NAP);
+            None
+        }
+        Rest::Until(time) => time,
+    };
+    let left = until.map(|time| time.saturating_duration_since(Instant::now()));
+    let timeout = left.into_iter().chain(wait.remaining()).min();
+    match epoll_wait(shared.epoll.as_fd(), events, timeout) {
+        Ok(()) | Err(Errno::INTR) => {}
+        // No memory for the moment: look again.
+        Err(_) => rest_for(NAP),
+    }
+    let now = Instant::now();
+    let (due, effects) = shared.change(|core| {
+        for (about, flags) in events.drain(..) {
+            match about {
+                Token::WAKE => {
+                    // The count is of no interest.
+                    let _ = rustix::io::read(&shared.wake, &mut [0_u8; 8]);
+                }
+                token => {
+                    let flags = EventFlags::from_bits_retain(flags);
+                    core.on_event(Token::from_u64(token), flags);
+                }
+            }
+        }
+        core.on_time(now);
+        core.dispatch();
+        core.due(now)
+    });
+    // First: a waker among the effects may wait for what a new worker is to do.
+    for slot in due {
+        launch(shared, slot);
+    }
+    shared.carry_out(effects);
+    true
 }
 
 /// Starts a worker from a thread of its own: it takes milliseconds, or longer on a busy machine,

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use ipc_core::Wait;
@@ -16,8 +15,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::builder::{Launch, Options};
 use super::core::{Core, Effects};
 use super::events::Token;
-use super::job::{Job, Outcome};
-use super::{BuildError, TaskError, callbacks};
+use super::job::{Job, Outcome, Wanted};
+use super::{BuildError, TaskError, callbacks, manager};
 
 /// How long ending a pool waits for the kernel to carry out SIGKILL.
 const KILLED: Duration = Duration::from_secs(5);
@@ -35,7 +34,6 @@ pub(super) struct Shared {
     pub(super) options: Arc<Options>,
     pub(super) launch: Launch,
     callbacks: Sender<Call>,
-    manager: Mutex<Option<ThreadId>>,
     completed: AtomicU64,
     total: AtomicU64,
 }
@@ -63,7 +61,6 @@ impl Shared {
             options,
             launch,
             callbacks,
-            manager: Mutex::new(None),
             completed: AtomicU64::new(0),
             total: AtomicU64::new(0),
         }))
@@ -81,15 +78,19 @@ impl Shared {
 
     /// Changes the core, then does what follows from it without the lock.
     pub(super) fn with<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
-        let mut core = self.lock();
-        let value = change(&mut core);
-        let effects = std::mem::take(&mut core.effects);
-        drop(core);
+        let (value, effects) = self.change(change);
         self.carry_out(effects);
         value
     }
 
-    fn carry_out(&self, effects: Effects) {
+    /// Changes the core, and gives what has to be [carried out](Self::carry_out) then.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Core) -> T) -> (T, Effects) {
+        let mut core = self.lock();
+        let value = change(&mut core);
+        (value, std::mem::take(&mut core.effects))
+    }
+
+    pub(super) fn carry_out(&self, effects: Effects) {
         // First: who learns of a result shall find it counted. The locks of the jobs order it.
         self.completed
             .fetch_add(effects.jobs.completed, Ordering::Relaxed);
@@ -103,13 +104,13 @@ impl Shared {
         for job in effects.jobs.notify {
             job.notify();
         }
-        for waker in effects.jobs.wakers {
-            // Code of others; a panic in it is theirs.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
         for (callback, outcomes) in effects.jobs.callbacks {
             // Fails when the thread for callbacks is gone, which outlives this pool.
             let _ = self.callbacks.send(Box::new(|| callback(outcomes)));
+        }
+        for waker in effects.jobs.wakers {
+            // Code of others: a panic in it is theirs, and it may wait for this pool, so it is last.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 
@@ -130,17 +131,28 @@ impl Shared {
         (completed, self.total.load(Ordering::Relaxed).max(completed))
     }
 
-    pub(super) fn set_manager(&self, id: ThreadId) {
-        *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    pub(super) fn is_manager(&self) -> bool {
+        manager::is_this_thread(self)
     }
 
-    pub(super) fn is_manager(&self) -> bool {
-        let manager = self.manager.lock().unwrap_or_else(PoisonError::into_inner);
-        *manager == Some(std::thread::current().id())
+    /// Sleeps until a job has what is wanted; false when the wait was over first.
+    pub(super) fn wait_for(self: &Arc<Self>, job: &Job, wanted: Wanted, wait: Wait) -> bool {
+        if self.is_manager() {
+            return manager::work_until(self, wait, || job.wait(wanted, Wait::Never));
+        }
+        job.wait(wanted, wait)
     }
 
     /// Sleeps until this holds; it can come to hold only when a worker or the pool settles.
-    pub(super) fn wait_until(&self, wait: Wait, mut holds: impl FnMut(&mut Core) -> bool) {
+    pub(super) fn wait_until(
+        self: &Arc<Self>,
+        wait: Wait,
+        mut holds: impl FnMut(&mut Core) -> bool,
+    ) {
+        if self.is_manager() {
+            manager::work_until(self, wait, || self.with(&mut holds));
+            return;
+        }
         let mut core = self.lock();
         while !holds(&mut core) && !wait.is_over() {
             core = match wait.remaining() {
@@ -160,11 +172,9 @@ impl Shared {
 
     /// Ends all tasks with this error and all workers by SIGKILL, and waits until these have gone
     /// (at most 5 s; the kernel may be unable to end a process that waits for a device).
-    pub(super) fn end(&self, error: &TaskError) {
+    pub(super) fn end(self: &Arc<Self>, error: &TaskError) {
         self.with(|core| core.end(error));
-        if !self.is_manager() {
-            self.wait_until(Wait::at_most(KILLED), |core| core.is_gone());
-        }
+        self.wait_until(Wait::at_most(KILLED), |core| core.is_gone());
     }
 
     /// Waits until all callbacks that are due have run.

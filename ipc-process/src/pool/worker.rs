@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use ipc_core::wait::{Interest, poll};
 use ipc_core::{Parts, Wait};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use super::codec::MAX_MESSAGE;
 use super::link::{Frame, Kind, Link, Received};
 use crate::bytes::decode;
+use crate::child::EXIT_UNTOLD;
 use crate::descriptor::Descriptor;
 use crate::spawn::trampoline::{Called, at_place};
 use crate::{Target, panic};
@@ -78,10 +80,20 @@ where
         };
         let arguments = decode(arguments).map_err(|error| format!("its arguments: {error}"))?;
         self.initializer.call(arguments).into_result()?;
-        // A pool that is gone, or does not keep to the protocol, needs no answer.
-        let _ = serve(&mut link);
-        Ok(())
+        match serve(&mut link) {
+            // A task closed the socket, and with it all ways to say so.
+            Err(error) if is_no_socket(&error) => std::process::exit(EXIT_UNTOLD),
+            // A pool that is gone, or does not keep to the protocol, needs no answer.
+            _ => Ok(()),
+        }
     }
+}
+
+fn is_no_socket(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::BADF | Errno::NOTSOCK)
+    )
 }
 
 fn serve(link: &mut Link) -> io::Result<()> {

@@ -1,6 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use ipc_core::Wait;
 use ipc_core::wait::{Interest, Polled, poll};
@@ -11,10 +12,10 @@ use serde::de::DeserializeOwned;
 
 use super::list::{reap, zombies};
 use super::tree::{Descendant, descendants, kill_descendants};
-use crate::child::receive;
 use crate::control::{Control, Frame, Kind};
 use crate::descriptor::Descriptor;
 use crate::orders::Refusal;
+use crate::proc::check_pids;
 use crate::reap::Role;
 use crate::spawn::signals;
 use crate::start::{spawn_for_another, start_elsewhere};
@@ -48,18 +49,32 @@ use crate::{Process, StartError, Target, Unstarted, supervisor};
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it ends all that was started in it"]
 pub struct Reaper {
     process: Process<()>,
-    requests: Mutex<Control>,
+    line: Mutex<Line>,
 }
+
+/// To the reaper's process, for one question at a time.
+#[derive(Debug)]
+struct Line {
+    control: Control,
+    /// Answers that nobody waits for any more, which will come before the next.
+    overdue: usize,
+}
+
+/// A start takes milliseconds. A reaper that has not made one by now is stopped, or the machine is
+/// not to be worked with.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Reaper {
     /// Starts the process.
     ///
     /// # Errors
-    /// As [`Unstarted::start`].
+    /// As [`Unstarted::start`]; when `/proc` is not there, or is that of another PID namespace.
     pub fn start() -> Result<Self, StartError> {
-        let (requests, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
+        check_pids().map_err(|e| StartError::io("readlink", e))?;
+        let (control, theirs) = Control::pair().map_err(|e| StartError::io("socketpair", e))?;
         let mut description = Process::new(serve, (Descriptor(theirs.into()),)).name("ipc-reaper");
         description.stoppable = true;
         let process = description.start()?;
@@ -67,7 +82,10 @@ impl Reaper {
         process.become_known_as(Role::Daemon);
         Ok(Self {
             process,
-            requests: Mutex::new(requests),
+            line: Mutex::new(Line {
+                control,
+                overdue: 0,
+            }),
         })
     }
 
@@ -81,9 +99,22 @@ impl Reaper {
     /// redirected, standard streams. Always by [`StartMethod::Spawn`](crate::StartMethod::Spawn).
     ///
     /// # Errors
-    /// As [`Unstarted::start`]. How such a process ended is known from Linux 6.15 on; its result
-    /// always is.
+    /// As [`Unstarted::start`]; also if the reaper does not answer within 20 s, as when somebody
+    /// stopped it (SIGSTOP): there is no process then, and once it goes on it can be used again. How
+    /// such a process ended is known from Linux 6.15 on; its result always is.
     pub fn run<F, A>(&self, description: Unstarted<F, A>) -> Result<Process<F::Output>, StartError>
+    where
+        F: Target<A>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        self.run_within(PATIENCE, description)
+    }
+
+    fn run_within<F, A>(
+        &self,
+        patience: Duration,
+        description: Unstarted<F, A>,
+    ) -> Result<Process<F::Output>, StartError>
     where
         F: Target<A>,
         A: Serialize + DeserializeOwned + 'static,
@@ -92,24 +123,46 @@ impl Reaper {
             let body = postcard::to_stdvec(&request).map_err(|error| StartError::Arguments {
                 reason: error.to_string(),
             })?;
-            self.ask(body, descriptors)
-                .map_err(|error| StartError::io("clone", error))
+            let made = self.ask(body, descriptors, Wait::at_most(patience));
+            made.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => {
+                    let told = format!("no answer within {patience:?}; is the reaper stopped?");
+                    StartError::io("clone", io::Error::new(io::ErrorKind::TimedOut, told))
+                }
+                _ => StartError::io("clone", error),
+            })
         })
     }
 
-    fn ask(&self, body: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+    fn ask(
+        &self,
+        body: Vec<u8>,
+        descriptors: Vec<OwnedFd>,
+        wait: Wait,
+    ) -> io::Result<(i32, OwnedFd)> {
         let request = Frame {
             kind: Kind::Fork,
             body,
             descriptors,
         };
         // Held until the answer has come: one question at a time.
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.send(request, || {
-            poll([(requests.as_fd(), Interest::Write)], Wait::Forever)?;
-            Ok(())
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let Line { control, overdue } = &mut *line;
+        control.send(request, || {
+            match poll([(control.as_fd(), Interest::Write)], wait)? {
+                Polled::Ready => Ok(()),
+                Polled::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+            }
         })?;
-        let frame = receive(&requests)?.ok_or(io::ErrorKind::BrokenPipe)?;
+        *overdue += 1;
+        let frame = loop {
+            let frame = control.recv(wait)?.ok_or(io::ErrorKind::BrokenPipe)?;
+            *overdue -= 1;
+            // What was made for a question that is over finds its socket closed, and ends.
+            if *overdue == 0 {
+                break frame;
+            }
+        };
         if frame.kind == Kind::Refused {
             return Err(Refusal::read(&frame.body).1);
         }
@@ -226,4 +279,37 @@ fn reap_orphans() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    use super::*;
+
+    #[test]
+    fn a_reaper_that_is_stopped_is_not_waited_for_without_end() {
+        if check_pids().is_err() {
+            return;
+        }
+        let reaper = Reaper::start().unwrap();
+        reaper.process.child().signal(Signal::STOP).unwrap();
+        let pidfd = WaitId::PidFd(reaper.process.as_fd());
+        waitid(pidfd, WaitIdOptions::STOPPED).unwrap();
+        let soon = Duration::from_millis(20);
+        for _ in 0..3 {
+            let refused = reaper.run_within(soon, Process::new(|| (), ()));
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("stopped"), "{told}");
+        }
+        reaper.process.child().signal(Signal::CONT).unwrap();
+        // It makes what nobody wants any more, and after that what is asked for.
+        let process = reaper.run(Process::new(|n: u32| 2 * n, (21,))).unwrap();
+        assert_eq!(process.join().unwrap(), 42);
+        let limit = Wait::at_most(Duration::from_secs(5));
+        while !reaper.list().unwrap().is_empty() {
+            assert!(!limit.is_over(), "{:?}", reaper.list());
+            poll::<0>([], Wait::at_most(Duration::from_millis(5))).unwrap();
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use crate::proc;
+
 /// From `pid (name) state parent ... start time`, proc_pid_stat(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -40,6 +42,7 @@ impl Stat {
     }
 
     pub(super) fn of_all() -> io::Result<Vec<Self>> {
+        proc::check_pids()?;
         let pids = fs::read_dir("/proc")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(pids.filter_map(Self::of).collect())

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::process::{Pid, Resource, getrlimit};
 
+use crate::proc;
 use crate::spawn::sys;
 
 /// What a process inherits by fork(2) and execve(2) and a program may change meanwhile, beyond its
@@ -61,7 +62,8 @@ const LIMITS: [Resource; 16] = [
 
 impl Alike {
     pub(super) fn now() -> io::Result<Self> {
-        let status = File::open("/proc/self/status")?;
+        const STATUS: &str = "/proc/self/status";
+        let status = File::open(STATUS).map_err(|error| proc::error(STATUS, &error))?;
         let then = Snapshot::take(&status)?;
         Ok(Self {
             owner: std::process::id(),

@@ -1,8 +1,9 @@
 //! The server's own side.
 
+use ipc_core::Wait;
 use rustix::io::Errno;
 
-use crate::child::{self, Thread, receive};
+use crate::child::{self, Thread};
 use crate::control::{Control, Frame, Kind};
 use crate::orders::Refusal;
 use crate::spawn::{Forked, Forker, sys};
@@ -24,7 +25,7 @@ pub(crate) fn serve(control: Control) -> ! {
     } else {
         Thread::New
     };
-    while let Ok(Some(frame)) = receive(&control) {
+    while let Ok(Some(frame)) = control.recv(Wait::Forever) {
         let own_end = frame.descriptors.into_iter().next();
         let Some(own_end) = own_end.filter(|_| frame.kind == Kind::Fork) else {
             break;

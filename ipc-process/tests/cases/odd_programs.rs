@@ -2,7 +2,10 @@
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
-use crate::common::{Fd, zombies};
+use crate::common::{
+    Fd, close_everything, debug, ends_of_all_kinds, limit_file_size, need_descriptors,
+    zombies,
+};
 use ipc_process::{JoinError, Process, Stdio, Target, Unstarted};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,28 +15,6 @@ fn process<F: Target<A>, A: Serialize + DeserializeOwned>(
     arguments: A,
 ) -> Unstarted<F, A> {
     Process::new(function, arguments).start_method(METHOD)
-}
-
-/// Ends of all kinds, each as the number that tells it.
-fn ends_of_all_kinds() -> Vec<Result<i32, String>> {
-    let returned = process(|| 5, ()).start().unwrap();
-    let exited = process(|| -> i32 { std::process::exit(42) }, ())
-        .start()
-        .unwrap();
-    let killed = process(|| -> i32 { crate::common::forever() }, ())
-        .daemon(true)
-        .start()
-        .unwrap();
-    killed.kill().unwrap();
-    [returned, exited, killed]
-        .into_iter()
-        .map(|process| match process.join() {
-            Ok(value) => Ok(value),
-            Err(JoinError::Exited { code }) => Ok(code),
-            Err(JoinError::Killed { signal, .. }) => Ok(signal),
-            Err(other) => Err(other.to_string()),
-        })
-        .collect()
 }
 
 /// Whether this kernel keeps the status of processes that are reaped elsewhere.
@@ -62,7 +43,7 @@ fn ends_are_told_right_while_sigchld_is_ignored() {
     fn program() -> (Vec<Result<i32, String>>, usize) {
         // SAFETY: SIG_IGN is a valid disposition.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        (ends_of_all_kinds(), zombies().len())
+        (ends_of_all_kinds(METHOD), zombies().len())
     }
     let (ends, zombies) = process(program, ()).start().unwrap().join().unwrap();
     expect_all(&ends);
@@ -78,7 +59,7 @@ fn ends_are_told_right_while_somebody_waits_for_every_child() {
                 unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
             }
         });
-        (0..20).flat_map(|_| ends_of_all_kinds()).collect()
+        (0..20).flat_map(|_| ends_of_all_kinds(METHOD)).collect()
     }
     let ends = process(program, ()).start().unwrap().join().unwrap();
     if kernel_keeps_statuses() {
@@ -176,6 +157,7 @@ fn many_descriptors() -> Vec<Fd> {
 
 #[test]
 fn more_descriptors_than_the_starter_may_have_are_an_error() {
+    need_descriptors(1000);
     fn when_told() -> Vec<Fd> {
         let descriptors = many_descriptors();
         std::io::stdin().read_exact(&mut [0]).unwrap();
@@ -199,16 +181,6 @@ fn more_descriptors_than_the_starter_may_have_are_an_error() {
     assert!(nothing_left);
 }
 
-/// Holds a process as a debugger does, says so, and lets go when told.
-fn hold(pid: i32, says: Fd) -> bool {
-    let no_argument = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: seizing changes nothing in the other process's memory.
-    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, no_argument, no_argument) } == 0;
-    std::fs::File::from(says.0).write_all(b"!").unwrap();
-    std::io::stdin().read_exact(&mut [0]).unwrap();
-    seized
-}
-
 #[test]
 fn a_process_whose_end_a_debugger_holds_is_waited_for_at_rest() {
     fn program() -> (Option<String>, bool, f64) {
@@ -216,14 +188,7 @@ fn a_process_whose_end_a_debugger_holds_is_waited_for_at_rest() {
             .daemon(true)
             .start()
             .unwrap();
-        let (mut said, says) = std::io::pipe().unwrap();
-        let (stdin, mut tell) = std::io::pipe().unwrap();
-        let arguments = (held.pid().cast_signed(), Fd(OwnedFd::from(says)));
-        let debugger = process(hold, arguments)
-            .stdin(OwnedFd::from(stdin))
-            .start()
-            .unwrap();
-        said.read_exact(&mut [0]).unwrap();
+        let debugger = debug(held.pid());
         held.kill().unwrap();
         let seconds = || {
             let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -235,9 +200,8 @@ fn a_process_whose_end_a_debugger_holds_is_waited_for_at_rest() {
             .unwrap();
         let used = seconds() - before;
         let alive = held.is_alive();
-        tell.write_all(b"!").unwrap();
-        // Not everybody may be a debugger (Yama, ptrace(2)): then there was nothing to hold.
-        let seized = debugger.join().unwrap();
+        // Not everybody may be a debugger: then there was nothing to hold.
+        let seized = debugger.let_go();
         assert_eq!(status.is_none(), seized);
         let told = held.join().err().map(|error| error.to_string());
         (told, alive && seized, used)
@@ -246,4 +210,44 @@ fn a_process_whose_end_a_debugger_holds_is_waited_for_at_rest() {
     assert_eq!(told.as_deref(), Some("the process was ended by signal 9"));
     assert!(!alive);
     assert!(used < 0.1, "{used} s of processor time in 0.3 s of waiting");
+}
+
+#[test]
+fn a_function_that_closes_every_descriptor_is_told_by_its_exit_code() {
+    let ended = process(close_everything, ()).start().unwrap().join();
+    assert!(
+        matches!(ended, Err(JoinError::Exited { code: 103 })),
+        "{ended:?}"
+    );
+    let told = ended.unwrap_err().to_string();
+    assert!(told.contains("closed descriptors"), "{told}");
+    // What it says itself is heard.
+    let own = || {
+        close_everything();
+        std::process::exit(0)
+    };
+    let ended: Result<(), _> = process(own, ()).start().unwrap().join();
+    assert!(
+        matches!(ended, Err(JoinError::Exited { code: 0 })),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn bodies_beyond_the_limit_of_file_sizes_are_errors_and_no_signal() {
+    fn program() -> (String, Result<usize, String>) {
+        let length = |text: String| text.len();
+        limit_file_size(100_000);
+        let start = |len| process(length, ("x".repeat(len),)).start();
+        let fits = start(90_000).unwrap().join().map_err(|e| e.to_string());
+        (start(200_000).unwrap_err().to_string(), fits)
+    }
+    let (told, fits) = process(program, ()).start().unwrap().join().unwrap();
+    assert!(told.contains("RLIMIT_FSIZE"), "{told}");
+    assert_eq!(fits, Ok(90_000));
+    let long = process(|| "x".repeat(200_000), ());
+    let long = long.limits(ipc_process::Limits::new().file_size(100_000));
+    let told = long.start().unwrap().join().unwrap_err();
+    assert!(matches!(told, JoinError::Result { .. }), "{told:?}");
+    assert!(told.to_string().contains("RLIMIT_FSIZE"), "{told}");
 }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use crate::common::{Fd, eventually, forever, zombies};
+use crate::common::{Fd, eventually, forever, need_descriptors, zombies};
 use ipc_process::{JoinError, Process, StartError, StartMethod, Stdio, Target, Unstarted};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -90,6 +90,7 @@ fn a_frame_of_every_length_around_the_inline_limit_arrives() {
 
 #[test]
 fn descriptors_travel_in_arguments_and_results() {
+    need_descriptors(2000);
     fn echo(mut from: Vec<Fd>) -> Vec<Fd> {
         let first = from[0].0.try_clone().unwrap();
         File::from(first)
@@ -294,6 +295,7 @@ fn endless_recursion_is_refused() {
 
 #[test]
 fn a_hundred_at_a_time_leave_nothing() {
+    need_descriptors(2000);
     let processes: Vec<_> = (0..100)
         .map(|n| process(mul, (n, 2)).start().unwrap())
         .collect();
