@@ -61,12 +61,14 @@ fn work(n: u64) -> u64 {
     2 * n
 }
 
-/// Kills and stops children until told: workers, a zygote's server, those that wait.
+/// Kills and stops children until told: workers, a zygote's server, those that wait. Not the last
+/// ones: of a pool whose workers are all killed before they are ready, nothing is left to hope for,
+/// and it says so.
 fn send_signals(stopped: &mpsc::Receiver<()>) -> usize {
     let mut held = VecDeque::new();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut sent = 0;
-    while stopped.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(Duration::from_millis(15)) == Err(RecvTimeoutError::Timeout) {
         if held.len() > 4 {
             held.pop_front()
                 .into_iter()
@@ -76,9 +78,11 @@ fn send_signals(stopped: &mpsc::Receiver<()>) -> usize {
         random ^= random >> 7;
         random ^= random << 17;
         let children = children();
-        let Some(&pid) = children.get((random >> 8) as usize % children.len().max(1)) else {
+        if children.len() < 3 {
+            held.drain(..).for_each(|pid| send(pid, Signal::CONT));
             continue;
-        };
+        }
+        let pid = children[(random >> 8) as usize % children.len()];
         sent += 1;
         if random.is_multiple_of(3) {
             send(pid, Signal::STOP);
