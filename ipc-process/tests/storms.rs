@@ -68,7 +68,7 @@ fn send_signals(stopped: &mpsc::Receiver<()>) -> usize {
     let mut held = VecDeque::new();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut sent = 0;
-    while stopped.recv_timeout(Duration::from_millis(15)) == Err(RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
         if held.len() > 4 {
             held.pop_front()
                 .into_iter()
