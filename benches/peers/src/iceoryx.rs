@@ -142,9 +142,10 @@ fn wait_until(mut ready: impl FnMut() -> bool) -> Outcome<()> {
     Ok(())
 }
 
-impl<const LOAN: bool> Port for Ports<LOAN> {
+impl<const LOAN: bool> Ports<LOAN> {
+    /// To how many subscribers the message went.
     #[inline]
-    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+    fn publish(&self, message: &[u8]) -> Outcome<usize> {
         let mut sample = self.publisher.loan_slice_uninit(self.size)?;
         let sample = if LOAN {
             let number = &message[..WORD];
@@ -157,8 +158,17 @@ impl<const LOAN: bool> Port for Ports<LOAN> {
         } else {
             sample.write_from_slice(message)
         };
-        if sample.send()? == 0 {
-            return Err(Failure::Failed("a message was delivered to nobody".into()));
+        Ok(sample.send()?)
+    }
+}
+
+impl<const LOAN: bool> Port for Ports<LOAN> {
+    #[inline]
+    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+        // Told to retry until delivered, the library still drops a message when its list of samples
+        // in use is full; it says so by a count of 0.
+        while self.publish(message)? == 0 {
+            spin_loop();
         }
         if let Some((notifier, _)) = &self.bell {
             notifier.notify()?;
