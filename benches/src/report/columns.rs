@@ -1,7 +1,7 @@
 use crate::placement::Placement;
 use crate::report::units::{count, time};
 use crate::row::{Row, Status};
-use crate::spec::Workload;
+use crate::spec::{Strategy, Workload};
 
 /// One column of a table, on the terminal and on the page.
 pub(super) struct Column {
@@ -39,9 +39,7 @@ pub(super) fn of(workload: Workload, placement: Placement) -> Vec<Column> {
     }
     columns.push(column(cpu(workload), 9, |row| ns(row.cpu_ns_per_message)));
     if !workload.is_of_processes() {
-        columns.push(column("calls/msg", 10, |row| {
-            row.syscalls_per_message.map(|count| format!("{count:.2}"))
-        }));
+        columns.push(column("calls/msg", 10, calls));
     }
     let ratio = match (placement, workload) {
         (_, Workload::Task | Workload::Map) => "x Python",
@@ -72,6 +70,17 @@ fn cpu(workload: Workload) -> &'static str {
         Workload::Start => "CPU",
         Workload::Task | Workload::Map => "CPU/task",
     }
+}
+
+/// Who polls calls as often as a run slowed down by a tracer leaves time for.
+fn calls(row: &Row) -> Option<String> {
+    let count = format!("{:.2}", row.syscalls_per_message?);
+    let polls = matches!(row.wait, Some(Strategy::Spin | Strategy::Adaptive));
+    Some(if polls && count != "0.00" {
+        format!("~{count}")
+    } else {
+        count
+    })
 }
 
 fn ns(value: Option<u64>) -> Option<String> {

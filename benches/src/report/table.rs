@@ -20,7 +20,7 @@ this machine.
 `floor:` rows are the same exchange in bare system calls or bare memory, `rival:` rows are other libraries.
   p50 ... max  time of one round trip, as its sender sees it: half took at most p50, 999 of 1000 at most p99.9
   CPU/msg      processor time of both processes for one message (for one round trip, where there is one)
-  calls/msg    system calls of both processes, counted while a tracer slows them down: exact where nobody polls
+  calls/msg    system calls of both processes, counted while a tracer slows them down; ~: somebody polled
   x floor      times: how many times the floor's (less is better). msgs/s: share of the floor's (more is better)
   x Python     the same, to what `multiprocessing.Pool` takes for the same tasks, or does in a second
   depth        messages that fit before a sender has to wait; 0: not even one fits whole
