@@ -56,7 +56,7 @@ impl<M: Measured, const BATCH: bool> Link for ChannelLink<M, BATCH> {
 pub(crate) trait Measured: 'static {
     type Family: Channel;
 
-    fn options() -> OptionsOf<Self> {
+    fn options(_size: usize) -> OptionsOf<Self> {
         OptionsOf::<Self>::default()
     }
 
@@ -81,6 +81,13 @@ impl Measured for ipc_socket::Socket {
 
 impl Measured for ipc_mqueue::MessageQueue {
     type Family = Self;
+
+    /// Queues for messages of the row's size, as those of the floor are, up to what they have by
+    /// default.
+    fn options(size: usize) -> ipc_mqueue::Options {
+        const DEFAULT: usize = 4096;
+        ipc_mqueue::Options::default().message_size(size.min(DEFAULT))
+    }
 }
 
 impl Measured for ipc_shm::SharedMemory {
@@ -95,7 +102,7 @@ impl Measured for ipc_file::FileLog {
     type Family = Self;
 
     /// In the directory of the reports, where the floors have their files too.
-    fn options() -> ipc_file::Options {
+    fn options(_size: usize) -> ipc_file::Options {
         ipc_file::Options::default().directory(report::directory())
     }
 }
@@ -118,7 +125,7 @@ impl Measured for Tcp {
 }
 
 pub(crate) fn pair<M: Measured>(spec: &Spec) -> Outcome<PairOf<M>> {
-    let mut options = M::options();
+    let mut options = M::options(spec.size);
     if let Some(wait) = spec.wait {
         options = options.wait_strategy(wait.into());
     }

@@ -1,6 +1,6 @@
 //! An end is two descriptors, the queue and the lifeline, and a few bytes: a version, which end it
-//! is, the wait strategy, and for a receiver the message that it holds back, if any, after its
-//! priority (u32 LE).
+//! is, the wait strategy, and for a receiver whether a sentinel has watched it (0 or 1) and the message
+//! that it holds back, if any, after its priority (u32 LE).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::sender::{BASE, MAX_PRIORITY};
 use crate::sys::Mqd;
 use crate::{Receiver, Sender};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SENDER: u8 = b'S';
 const RECEIVER: u8 = b'R';
 
@@ -43,7 +43,8 @@ impl Handoff for Sender {
 
 impl Handoff for Receiver {
     fn to_parts(&self) -> io::Result<Parts> {
-        let mut data = vec![VERSION, RECEIVER, strategy_byte(self.strategy())];
+        let strategy = strategy_byte(self.strategy());
+        let mut data = vec![VERSION, RECEIVER, strategy, self.is_suspect().into()];
         if let Some((message, priority)) = self.inbox().held() {
             data.extend_from_slice(&priority.to_le_bytes());
             data.extend_from_slice(message);
@@ -61,6 +62,18 @@ impl Handoff for Receiver {
     fn from_parts(parts: Parts) -> Result<Self, OpenError> {
         let (mqd, lifeline, strategy, rest) = open(&parts.data, RECEIVER, parts.descriptors)?;
         let mut inbox = Inbox::new(mqd, BASE)?;
+        let rest = match rest {
+            [0, rest @ ..] => rest,
+            [1, rest @ ..] => {
+                inbox.suspect();
+                rest
+            }
+            _ => {
+                return Err(OpenError::Untrusted {
+                    what: "the parts of a receiver are cut off, or no parts",
+                });
+            }
+        };
         match rest.split_first_chunk::<4>() {
             Some((priority, message)) => {
                 let priority = u32::from_le_bytes(*priority);

@@ -13,6 +13,15 @@ pub struct Received {
     pub priority: u32,
 }
 
+/// What a caller wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The message.
+    Message,
+    /// The message and its priority.
+    Priority,
+}
+
 /// `mq_receive(3)` refuses a buffer that would not hold the longest message of the queue (EMSGSIZE),
 /// whatever the length of the next one. So a shorter buffer is served from one of our own, and a
 /// message that proves too long for it stays here.
@@ -24,6 +33,8 @@ pub(crate) struct Inbox {
     held: Option<Received>,
     /// The kernel's priority that counts as 0; what lies below carries no message.
     base: u32,
+    /// Whether another process's sentinel may have put in, or put in yet, what is no message.
+    suspect: bool,
 }
 
 impl Inbox {
@@ -36,6 +47,7 @@ impl Inbox {
             own,
             held: None,
             base,
+            suspect: false,
         })
     }
 
@@ -54,6 +66,15 @@ impl Inbox {
         Ok(())
     }
 
+    /// Says that an inbox of this queue was watched elsewhere.
+    pub(crate) fn suspect(&mut self) {
+        self.suspect = true;
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
     pub(crate) fn held(&self) -> Option<(&[u8], u32)> {
         self.held.map(|held| (&self.own[..held.len], held.priority))
     }
@@ -68,42 +89,78 @@ impl Inbox {
 
     /// The next message, or `None` if none came; also, whatever the patience, when something came
     /// that is no message.
+    ///
+    /// The priority tells that, and a message which is kept has one. A message in a buffer for the
+    /// longest is not kept, so there it is only read if asked for, and 0 otherwise. Then an empty
+    /// message that was last in its queue is none if `rang` says that such a one was put there.
     #[inline]
     pub(crate) fn fetch(
         &mut self,
         buffer: &mut [u8],
+        asked: Asked,
         patience: Patience,
+        rang: impl FnOnce() -> bool,
     ) -> Result<Option<Received>, RecvError> {
-        if self.held.is_none() {
-            let direct = buffer.len() >= self.own.len();
-            let place = if direct {
-                &mut *buffer
-            } else {
-                &mut self.own[..]
-            };
-            let received = match self.mqd.recv(place, patience) {
-                Ok(Some((priority, len))) => match priority.checked_sub(self.base) {
-                    Some(priority) => Received { len, priority },
-                    None => return Ok(None),
-                },
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(RecvError::io("mq_timedreceive", error)),
-            };
-            if direct {
-                return Ok(Some(received));
-            }
-            self.held = Some(received);
+        if self.held.is_some() {
+            return self.hand_out(buffer);
         }
-        let Some(held) = self.held else {
+        let direct = buffer.len() >= self.own.len();
+        if direct && asked == Asked::Message && !self.suspect {
+            let len = receive(&self.mqd, buffer, None, patience)?;
+            if len == Some(0) && rang() && self.mqd.waiting() == 0 {
+                return Ok(None);
+            }
+            return Ok(len.map(|len| Received { len, priority: 0 }));
+        }
+        let mut priority = 0;
+        let place = if direct {
+            &mut *buffer
+        } else {
+            &mut self.own[..]
+        };
+        let Some(len) = receive(&self.mqd, place, Some(&mut priority), patience)? else {
             return Ok(None);
         };
-        let Some(front) = buffer.get_mut(..held.len) else {
-            return Err(RecvError::BufferTooSmall { needed: held.len });
+        let Some(priority) = priority.checked_sub(self.base) else {
+            return Ok(None);
         };
-        front.copy_from_slice(&self.own[..held.len]);
-        self.held = None;
-        Ok(Some(held))
+        let received = Received { len, priority };
+        if direct {
+            return Ok(Some(received));
+        }
+        if let (Some(front), Some(message)) = (buffer.get_mut(..len), self.own.get(..len)) {
+            front.copy_from_slice(message);
+            return Ok(Some(received));
+        }
+        self.held = Some(received);
+        self.hand_out(buffer)
     }
+
+    /// The message that is held, if it fits now.
+    #[cold]
+    fn hand_out(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, RecvError> {
+        let Some((message, _)) = self.held() else {
+            return Ok(None);
+        };
+        let Some(front) = buffer.get_mut(..message.len()) else {
+            return Err(RecvError::BufferTooSmall {
+                needed: message.len(),
+            });
+        };
+        front.copy_from_slice(message);
+        Ok(self.held.take())
+    }
+}
+
+#[inline]
+fn receive(
+    mqd: &Mqd,
+    buffer: &mut [u8],
+    priority: Option<&mut u32>,
+    patience: Patience,
+) -> Result<Option<usize>, RecvError> {
+    mqd.recv(buffer, priority, patience)
+        .map_err(|error| RecvError::io("mq_timedreceive", error))
 }
 
 pub(crate) fn limits(mqd: &Mqd) -> Result<Limits, OpenError> {

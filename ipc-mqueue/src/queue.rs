@@ -5,7 +5,7 @@ use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Limits, OpenError, RecvError, SendError, Wait};
 use rustix::io::Errno;
 
-use crate::inbox::{Inbox, Received};
+use crate::inbox::{Asked, Inbox, Received};
 use crate::sender::check_message;
 use crate::sys::{Mqd, Patience};
 use crate::{Options, limit};
@@ -143,7 +143,11 @@ impl Queue {
     pub fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Received, RecvError> {
         let mut polled = Polled::Ready;
         loop {
-            if let Some(received) = self.inbox.fetch(buffer, patience(wait))? {
+            let patience = patience(wait);
+            let received = self
+                .inbox
+                .fetch(buffer, Asked::Priority, patience, || false)?;
+            if let Some(received) = received {
                 return Ok(received);
             }
             if wait == Wait::Never {

@@ -6,7 +6,7 @@ use ipc_core::{Custody, Limits, Pollable, RecvError, Wait, WaitStrategy, Waiter}
 use rustix::event::epoll;
 
 use crate::flow::Flow;
-use crate::inbox::{Inbox, Received};
+use crate::inbox::{Asked, Inbox, Received};
 use crate::queue::Access;
 use crate::sentinel::{Bell, Guard};
 use crate::sys::Patience;
@@ -46,65 +46,99 @@ impl Receiver {
     ///
     /// # Errors
     /// As [`ipc_core::Receiver::recv_with`].
+    #[inline]
     pub fn recv_with_priority(
         &mut self,
         buffer: &mut [u8],
         wait: Wait,
     ) -> Result<Received, RecvError> {
-        let received = if wait == Wait::Forever && self.waiter.strategy() == WaitStrategy::Block {
-            self.recv_blocking(buffer)?
-        } else {
-            self.inbox.fetch(buffer, Patience::None)?
-        };
-        if let Some(received) = received {
-            return Ok(received);
-        }
-        let Self { inbox, waiter, .. } = self;
-        if self.gone.is_none()
-            && let Some(received) =
-                waiter.look(wait, || inbox.fetch(&mut *buffer, Patience::None))?
+        self.recv_asked(buffer, Asked::Priority, wait)
+    }
+
+    #[inline]
+    fn recv_asked(
+        &mut self,
+        buffer: &mut [u8],
+        asked: Asked,
+        wait: Wait,
+    ) -> Result<Received, RecvError> {
+        if wait == Wait::Forever
+            && self.waiter.strategy() == WaitStrategy::Block
+            && let Some(received) = self.recv_blocking(buffer, asked)?
         {
             return Ok(received);
         }
-        self.recv_slowly(buffer, wait)
+        self.recv_looking(buffer, asked, wait)
     }
 
     /// One system call, which sleeps if need be, under the eyes of the sentinel; in the midst of a
     /// stream one more for each queue of messages, see [`Flow`].
     #[inline]
-    fn recv_blocking(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, RecvError> {
-        if self.may_sleep_in_the_queue() && self.flow.begins_with_a_look() {
-            if self.flow.streams() {
-                self.flow.pause();
-            }
-            let received = self.inbox.fetch(buffer, Patience::None)?;
-            self.flow.learn(received.is_some());
-            if received.is_some() {
-                return Ok(received);
-            }
-        }
-        // Asked again, since the look may have taken the message by which the sentinel wakes.
-        let patience = if self.may_sleep_in_the_queue() {
-            Patience::Endless
-        } else {
-            Patience::None
+    fn recv_blocking(
+        &mut self,
+        buffer: &mut [u8],
+        asked: Asked,
+    ) -> Result<Option<Received>, RecvError> {
+        let guard = self
+            .guard
+            .get_or_insert_with(|| guard(&self.inbox, &self.lifeline));
+        // Once the sender has gone there is no more to come than is in the queue.
+        let patience = match guard {
+            Some(guard) if !guard.gone() => Patience::Endless,
+            _ => Patience::None,
         };
-        self.inbox.fetch(buffer, patience)
+        if patience == Patience::Endless && self.flow.is_due() {
+            self.flow.turn_of_receiver(|| self.inbox.mqd().waiting());
+        }
+        self.fetch(buffer, asked, patience)
     }
 
-    /// Whether the sentinel would end such a sleep with the sender. Once it has, there is no more
-    /// to come than is in the queue.
+    /// Without sleeping inside the queue.
+    #[inline(never)]
+    fn recv_looking(
+        &mut self,
+        buffer: &mut [u8],
+        asked: Asked,
+        wait: Wait,
+    ) -> Result<Received, RecvError> {
+        if let Some(received) = self.fetch(buffer, asked, Patience::None)? {
+            return Ok(received);
+        }
+        let Self {
+            inbox,
+            waiter,
+            guard,
+            ..
+        } = self;
+        if self.gone.is_none()
+            && let Some(received) = waiter.look(wait, || {
+                inbox.fetch(&mut *buffer, asked, Patience::None, || rang(guard))
+            })?
+        {
+            return Ok(received);
+        }
+        self.recv_slowly(buffer, asked, wait)
+    }
+
     #[inline]
-    fn may_sleep_in_the_queue(&mut self) -> bool {
-        self.guard
-            .get_or_insert_with(|| guard(&self.inbox, &self.lifeline))
-            .as_ref()
-            .is_some_and(|guard| !guard.gone())
+    fn fetch(
+        &mut self,
+        buffer: &mut [u8],
+        asked: Asked,
+        patience: Patience,
+    ) -> Result<Option<Received>, RecvError> {
+        let Self { inbox, guard, .. } = self;
+        inbox.fetch(buffer, asked, patience, || rang(guard))
     }
 
     /// The queue is empty.
     #[cold]
-    fn recv_slowly(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Received, RecvError> {
+    fn recv_slowly(
+        &mut self,
+        buffer: &mut [u8],
+        asked: Asked,
+        wait: Wait,
+    ) -> Result<Received, RecvError> {
         let mut polled = Polled::Ready;
         loop {
             if self.gone.is_none() && wait != Wait::Never {
@@ -113,7 +147,7 @@ impl Receiver {
                     (self.lifeline.as_fd(), Interest::Read),
                 ];
                 polled = poll(watched, wait).map_err(|error| RecvError::io("ppoll", error))?;
-                if let Some(received) = self.inbox.fetch(buffer, Patience::None)? {
+                if let Some(received) = self.fetch(buffer, asked, Patience::None)? {
                     return Ok(received);
                 }
             }
@@ -123,7 +157,7 @@ impl Receiver {
             // Once more after the look at the lifeline: the sender may have sent its last message
             // and gone between the attempt before and that look. After it nothing can come.
             if self.gone.is_some()
-                && let Some(received) = self.inbox.fetch(buffer, Patience::None)?
+                && let Some(received) = self.fetch(buffer, asked, Patience::None)?
             {
                 return Ok(received);
             }
@@ -148,6 +182,11 @@ impl Receiver {
         &self.lifeline
     }
 
+    /// Whether what is no message may be in the queue, or come yet, after this end has left it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.inbox.is_suspect() || matches!(self.guard, Some(Some(_)))
+    }
+
     pub(crate) fn strategy(&self) -> WaitStrategy {
         self.waiter.strategy()
     }
@@ -160,7 +199,7 @@ impl Receiver {
 impl ipc_core::Receiver for Receiver {
     #[inline]
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
-        self.recv_with_priority(buffer, wait)
+        self.recv_asked(buffer, Asked::Message, wait)
             .map(|received| received.len)
     }
 
@@ -191,12 +230,18 @@ impl Pollable for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.take().flatten() {
-            guard.dismiss(&self.lifeline);
+            guard.dismiss();
         }
         if self.custody.is_ours() {
             self.lifeline.farewell();
         }
     }
+}
+
+/// Whether the sentinel has put into the queue what is no message.
+#[inline]
+fn rang(guard: &Option<Option<Guard>>) -> bool {
+    matches!(guard, Some(Some(guard)) if guard.gone() && guard.rang())
 }
 
 /// The sentinel of a sleep for a message.
@@ -205,5 +250,5 @@ fn guard(inbox: &Inbox, lifeline: &Lifeline) -> Option<Guard> {
     let inlet = inbox.mqd().narrow(Access::Send).ok()?;
     inlet
         .allows(Access::Send)
-        .then(|| Guard::watch(lifeline, Bell::Wake(inlet)))?
+        .then(|| Guard::watch(lifeline, inlet, Bell::Message))?
 }

@@ -69,6 +69,7 @@ impl Sender {
     ///
     /// # Errors
     /// As [`ipc_core::Sender::send_with`], and `Limit` for a priority that is too high.
+    #[inline]
     pub fn send_with_priority(
         &mut self,
         message: &[u8],
@@ -80,44 +81,48 @@ impl Sender {
         if wait == Wait::Forever && self.waiter.strategy() == WaitStrategy::Block {
             return self.send_blocking(message, priority);
         }
-        self.check_now_and_then()?;
-        if self.attempt(message, priority, Patience::None)? || self.look(message, priority, wait)? {
-            return Ok(());
-        }
-        self.send_slowly(message, priority, wait)
+        self.send_looking(message, priority, wait)
     }
 
     /// One system call, which sleeps if need be, under the eyes of the sentinel; in the midst of a
-    /// stream two more for each queue of messages, see [`Flow`].
+    /// stream one more for each queue of messages, see [`Flow`].
     #[inline]
     fn send_blocking(&mut self, message: &[u8], priority: u32) -> Result<(), SendError> {
-        let Some(guard) = self
+        let guard = self
             .guard
-            .get_or_insert_with(|| guard(&self.mqd, &self.lifeline))
-        else {
-            self.check_now_and_then()?;
-            return self.send_slowly(message, priority, Wait::Forever);
-        };
-        if guard.gone() {
-            self.check()?;
-        }
-        if self.flow.begins_with_a_look() {
-            let full = !self.attempt(message, priority, Patience::None)?;
-            self.flow.learn(full);
-            if !full {
-                return Ok(());
+            .get_or_insert_with(|| guard(&self.mqd, &self.lifeline));
+        match guard {
+            Some(guard) if !guard.gone() => {}
+            watched => {
+                if watched.is_some() {
+                    self.check()?;
+                }
+                return self.send_looking(message, priority, Wait::Forever);
             }
-            self.flow.pause();
+        }
+        if self.flow.is_due() {
+            self.flow.turn_of_sender(|| self.mqd.waiting());
         }
         if !self.attempt(message, priority, Patience::Endless)? {
             // Somebody set O_NONBLOCK.
             return self.send_slowly(message, priority, Wait::Forever);
         }
-        // It may be the sentinel that made room, and then nobody will receive this message.
+        // Where the sentinel has made room the queue was full after the receiver had gone, so nobody
+        // has received this message, or will. Otherwise the receiver may have, before it went.
         match &self.guard {
-            Some(Some(guard)) if guard.gone() => self.check(),
+            Some(Some(guard)) if guard.gone() && guard.rang() => self.check(),
             _ => Ok(()),
         }
+    }
+
+    /// Without sleeping inside the queue.
+    #[inline(never)]
+    fn send_looking(&mut self, message: &[u8], priority: u32, wait: Wait) -> Result<(), SendError> {
+        self.check_now_and_then()?;
+        if self.attempt(message, priority, Patience::None)? || self.look(message, priority, wait)? {
+            return Ok(());
+        }
+        self.send_slowly(message, priority, wait)
     }
 
     #[inline]
@@ -236,7 +241,7 @@ impl Pollable for Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.take().flatten() {
-            guard.dismiss(&self.lifeline);
+            guard.dismiss();
         }
         if self.custody.is_ours() {
             self.lifeline.farewell();
@@ -252,7 +257,7 @@ fn guard(mqd: &Mqd, lifeline: &Lifeline) -> Option<Guard> {
         return None;
     }
     let space = vec![0; outlet.attributes().ok()?.max_msg_len].into_boxed_slice();
-    Guard::watch(lifeline, Bell::MakeRoom(outlet, space))
+    Guard::watch(lifeline, outlet, Bell::Room(space))
 }
 
 pub(crate) fn check_message(

@@ -1,16 +1,17 @@
 //! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_getattr(3)` through `posixmq`;
 //! `mq_timedsend(2)` and `mq_timedreceive(2)` without the C library, whose calls are points where a
 //! thread may be cancelled, at a price that a process with two threads feels; `open(2)` of
-//! `/proc/self/fd/N`; and `pthread_sigmask(3)` for a thread of our own.
+//! `/proc/self/fd/N`; and `pthread_sigmask(3)` and `close_range(2)` for a thread of our own.
 
 #![expect(
     unsafe_code,
-    reason = "posixmq speaks of raw descriptors only, and nobody else of queues or signal masks"
+    reason = "posixmq speaks of raw descriptors only, and nobody else of queues, signal masks or \
+              tables of descriptors"
 )]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use ipc_core::OpenError;
 use posixmq::{OpenOptions, PosixMq};
@@ -141,6 +142,18 @@ impl Mqd {
             .map_err(|error| OpenError::io("mq_getattr", error))
     }
 
+    /// How many messages are in the queue now; none if it cannot be told.
+    pub(crate) fn waiting(&self) -> usize {
+        self.attributes()
+            .map_or(0, |attributes| attributes.current_messages)
+    }
+
+    /// Whether there is no room for another message.
+    pub(crate) fn is_full(&self) -> bool {
+        self.attributes()
+            .is_ok_and(|attributes| attributes.current_messages >= attributes.capacity)
+    }
+
     /// Sends; `false` says that there was no room. EINTR is retried within.
     #[inline]
     pub(crate) fn send(
@@ -149,9 +162,9 @@ impl Mqd {
         priority: u32,
         patience: Patience,
     ) -> io::Result<bool> {
-        let sent = repeat(|| {
+        loop {
             // SAFETY: the kernel reads as many bytes as the slice has, and a timespec or none.
-            unsafe {
+            let done = unsafe {
                 libc::syscall(
                     libc::SYS_mq_timedsend,
                     self.0.as_raw_fd(),
@@ -160,35 +173,47 @@ impl Mqd {
                     priority,
                     patience.deadline(),
                 )
+            };
+            if done >= 0 {
+                return Ok(true);
             }
-        });
-        sent.map(|sent| sent.is_some())
+            if !is_interrupted()? {
+                return Ok(false);
+            }
+        }
     }
 
-    /// Receives priority and length; `None` says that there was no message. The buffer must hold
-    /// the longest message of the queue. EINTR is retried within.
+    /// Receives a message and gives its length; `None` says that there was none. Its priority too, if
+    /// there is a place for it, which costs the kernel a twentieth of the message. The buffer must
+    /// hold the longest message of the queue. EINTR is retried within.
     #[inline]
     pub(crate) fn recv(
         &self,
         buffer: &mut [u8],
+        priority: Option<&mut u32>,
         patience: Patience,
-    ) -> io::Result<Option<(u32, usize)>> {
-        let mut priority = 0u32;
-        let received = repeat(|| {
-            // SAFETY: the kernel writes at most as many bytes as the slice has, and one u32, and
-            // reads a timespec or none.
-            unsafe {
+    ) -> io::Result<Option<usize>> {
+        let priority = priority.map_or(std::ptr::null_mut(), std::ptr::from_mut);
+        loop {
+            // SAFETY: the kernel writes at most as many bytes as the slice has, and one u32 or none,
+            // and reads a timespec or none.
+            let done = unsafe {
                 libc::syscall(
                     libc::SYS_mq_timedreceive,
                     self.0.as_raw_fd(),
                     buffer.as_mut_ptr(),
                     buffer.len(),
-                    &raw mut priority,
+                    priority,
                     patience.deadline(),
                 )
+            };
+            if let Ok(len) = usize::try_from(done) {
+                return Ok(Some(len));
             }
-        });
-        received.map(|len| len.map(|len| (priority, len)))
+            if !is_interrupted()? {
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -208,20 +233,15 @@ impl Patience {
     }
 }
 
-/// Makes a call until no signal interrupts it; `None` says "not now". EAGAIN comes where some holder
-/// of the description has set O_NONBLOCK.
-#[inline]
-fn repeat(mut call: impl FnMut() -> libc::c_long) -> io::Result<Option<usize>> {
-    loop {
-        if let Ok(done) = usize::try_from(call()) {
-            return Ok(Some(done));
-        }
-        let error = io::Error::last_os_error();
-        match Errno::from_io_error(&error) {
-            Some(Errno::TIMEDOUT | Errno::AGAIN) => return Ok(None),
-            Some(Errno::INTR) => {}
-            _ => return Err(error),
-        }
+/// Why a call failed: `true` for a signal, `false` for "not now". EAGAIN comes where some holder of
+/// the description has set O_NONBLOCK.
+#[cold]
+fn is_interrupted() -> io::Result<bool> {
+    let error = io::Error::last_os_error();
+    match Errno::from_io_error(&error) {
+        Some(Errno::INTR) => Ok(true),
+        Some(Errno::TIMEDOUT | Errno::AGAIN) => Ok(false),
+        _ => Err(error),
     }
 }
 
@@ -245,6 +265,46 @@ pub(crate) fn spawn_deaf(name: &str, body: impl FnOnce() + Send + 'static) -> io
     // SAFETY: the first call succeeded, so it has initialised `before`.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     spawned.map(drop)
+}
+
+/// Gives the calling thread a table of descriptors of its own with nothing in it but this one, of
+/// which it returns the owner there; in the table that it leaves nothing changes. Where that cannot
+/// be had (ENOSYS before Linux 5.9, EPERM in a sandbox) the thread stays, and owns a duplicate.
+///
+/// The copies that are closed are closed by this process, which a queue takes for the end of what
+/// `mq_notify(3)` has registered in it.
+pub(crate) fn own_table(number: RawFd) -> io::Result<OwnedFd> {
+    let first = libc::c_uint::try_from(number).map_err(|_| Errno::BADF)?;
+    // What lies above is not even copied (`close_range(2)`).
+    // SAFETY: integers only, and what is closed is in a table of which nobody else knows.
+    let parted = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first + 1,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_UNSHARE,
+        )
+    };
+    if parted != 0 {
+        // SAFETY: the caller's, and open for the time of this call.
+        let number = unsafe { BorrowedFd::borrow_raw(number) };
+        return Ok(rustix::io::fcntl_dupfd_cloexec(
+            number,
+            libc::STDERR_FILENO + 1,
+        )?);
+    }
+    if let Some(last) = first.checked_sub(1) {
+        // SAFETY: as above, in the thread's own table.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, 0, last, 0) };
+        if closed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: open, and in this table nobody else knows of it.
+    let kept = unsafe { OwnedFd::from_raw_fd(number) };
+    // Nothing of value becomes a standard stream, where a panic would write.
+    while rustix::io::dup(&kept)?.into_raw_fd() < libc::STDERR_FILENO {}
+    Ok(kept)
 }
 
 fn random() -> Result<[u8; 16], OpenError> {

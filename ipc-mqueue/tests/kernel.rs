@@ -164,3 +164,25 @@ fn a_queue_travels_through_a_unix_socket() {
     let mq = from_owned(arrived.pop().unwrap());
     assert_eq!(mq.recv(&mut [0; SIZE]).unwrap(), (3, 7));
 }
+
+#[test]
+fn a_registration_for_notice_ends_with_any_duplicate_of_the_descriptor() {
+    let (mq, _) = queue("notify");
+    let register = || {
+        #[expect(unsafe_code, reason = "neither posixmq nor rustix has mq_notify")]
+        // SAFETY: a `sigevent` is plain data, of integers and a pointer that nobody follows.
+        let mut event = unsafe { std::mem::zeroed::<libc::sigevent>() };
+        event.sigev_notify = libc::SIGEV_NONE;
+        #[expect(unsafe_code, reason = "as above")]
+        // SAFETY: the event is read during the call, and no pointer to it is kept.
+        let refused = unsafe { libc::mq_notify(mq.as_raw_fd(), &raw const event) };
+        match refused {
+            0 => None,
+            _ => errno::<()>(Err(io::Error::last_os_error())),
+        }
+    };
+    assert_eq!(register(), None);
+    assert_eq!(register(), Some(Errno::BUSY));
+    drop(mq.try_clone().unwrap());
+    assert_eq!(register(), None);
+}
