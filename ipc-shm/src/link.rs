@@ -10,7 +10,7 @@ use rustix::time::ClockId;
 
 use crate::doorbell::{Bell, Heard, Ringer};
 use crate::layout::Status;
-use crate::parking::{ASLEEP, Sleeper, Waker, is_closed};
+use crate::parking::{ASLEEP, CLOSED, Sleeper, Waker, is_closed};
 use crate::ring::Corrupt;
 use crate::sync::Ordering;
 use crate::sys;
@@ -135,9 +135,9 @@ impl Link {
         self.ringer.ring();
     }
 
-    /// Whether the peer is known to be gone already, or says so: one look at a cache line.
+    /// Whether the peer is known to be gone already, or says so.
     #[inline]
-    pub(crate) fn known_gone(&self, side: &impl Side) -> Option<Gone> {
+    fn known_gone(&self, side: &impl Side) -> Option<Gone> {
         self.gone
             .or_else(|| is_closed(&side.peer().state).then_some(Gone::Closed))
     }
@@ -162,11 +162,13 @@ impl Link {
         self.gone
     }
 
-    /// Whether messages flow, so that an end may look at the clock less often: between its last looks
-    /// there was no time to speak of, and the peer does not sleep, as it does when this end is slow.
+    /// Whether messages flow, so that an end may ask for the peer's life less often: between its last
+    /// looks at the clock there was no time to speak of, and the peer neither closed nor sleeps, as it
+    /// does when this end is slow. One look at a cache line.
     #[inline]
     pub(crate) fn flows(&self, side: &impl Side) -> bool {
-        self.still >= STILL && side.peer().state.load(Ordering::Relaxed) & ASLEEP == 0
+        let state = side.peer().state.load(Ordering::Relaxed);
+        self.still >= STILL && self.gone.is_none() && state & (ASLEEP | CLOSED) == 0
     }
 
     #[cold]

@@ -20,7 +20,7 @@ pub struct Sender {
     refused: usize,
 }
 
-/// While messages flow, every so many sends look at the clock that says when to ask the lifeline.
+/// While messages flow, every so many sends look at the clock that says when to ask for the peer's life.
 const CHECK_EVERY: u8 = 4;
 
 impl Sender {
@@ -52,7 +52,7 @@ impl Sender {
         self.sends = self.sends.wrapping_add(1);
         let seldom = !self.sends.is_multiple_of(CHECK_EVERY);
         let gone = if seldom && self.link.flows(&self.ring) {
-            self.link.known_gone(&self.ring)
+            None
         } else {
             self.link.peer_gone(&self.ring)
         };
