@@ -155,11 +155,13 @@ fn is_refused(error: Errno) -> bool {
 }
 
 /// Takes over a descriptor that came from another process: a nameless pipe and nothing else, since
-/// only of that it is known that no call waits.
+/// only of that it is known that no call waits; and one that can be polled, which mere places
+/// (`O_PATH`) cannot.
 fn side(fd: OwnedFd, mode: OFlags) -> Result<OwnedFd, OpenError> {
     let nameless = rustix::fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type as u64 == PIPEFS);
     let flags = rustix::fs::fcntl_getfl(&fd);
-    if nameless && flags.is_ok_and(|flags| flags & OFlags::ACCMODE == mode) {
+    let what = OFlags::ACCMODE | OFlags::PATH;
+    if nameless && flags.is_ok_and(|flags| flags & what == mode) {
         Ok(fd)
     } else {
         Err(OpenError::Untrusted {
