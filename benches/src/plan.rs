@@ -3,7 +3,7 @@ use crate::implementation::Implementation;
 use crate::placement::Placement;
 use crate::rivals::python;
 use crate::settings::Settings;
-use crate::spec::{Spec, Strategy, Workload};
+use crate::spec::{Spec, Strategy, Workload, is_bulk};
 
 /// Rows that are measured side by side, turn by turn: one mechanism, one workload, one size, one
 /// placement.
@@ -178,11 +178,6 @@ fn has_a_row(implementation: &Implementation, shape: Shape) -> bool {
         && !(placement == Placement::Busy && (!id.starts_with("ipc-") || id.contains(':')))
 }
 
-/// Where bandwidth counts and no longer the price of a message.
-fn is_bulk(size: usize) -> bool {
-    size >= 64 * KIB
-}
-
 /// On one core a spinning process keeps its peer from running: a round trip then takes two slices
 /// of the scheduler, which says nothing about the channel. Among busy neighbours the question is
 /// whether to look or to sleep.
@@ -218,7 +213,7 @@ pub(crate) fn floors_of(spec: &Spec) -> &'static [&'static str] {
         ("mqueue", _) => either(&["floor:mqueue", "floor:mqueue-polled"]),
         ("signal", _) => either(&["floor:signal", "floor:signal-polled"]),
         ("shm", Workload::Rtt) => either(&["floor:futex", "floor:cache-line"]),
-        ("shm", Workload::Throughput) if is_bulk(spec.size) => &["floor:memcpy"],
+        ("shm", Workload::Throughput) if is_bulk(spec.size) => &["floor:memcpy", "floor:ring"],
         // The ring cannot sleep; a stream need not.
         ("shm", _) if stream || !asleep => &["floor:ring"],
         ("file", _) if is_durable(spec) && spec.implementation.ends_with(":batch") => {

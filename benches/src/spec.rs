@@ -29,10 +29,17 @@ pub struct Spec {
 
 impl Spec {
     /// The bytes of messages that fit before a sender waits, where one may choose: what is usual
-    /// for small messages, at least four messages of the large ones.
+    /// for small messages, at least four messages of the large ones, and for streams of bulk in
+    /// shared memory as much as `ipc-shm` advises.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        (4 * self.size).max(DEFAULT_CAPACITY)
+        let stream = self.mechanism == "shm" && self.workload == Workload::Throughput;
+        let least = if stream && is_bulk(self.size) {
+            BULK_CAPACITY
+        } else {
+            DEFAULT_CAPACITY
+        };
+        (4 * self.size).max(least)
     }
 
     /// The messages that fit into [`capacity`](Self::capacity), for what counts messages.
@@ -69,6 +76,14 @@ impl Spec {
 
 /// What a pipe holds unasked (`pipe(7)`); every row gets the same where it can be chosen.
 const DEFAULT_CAPACITY: usize = 64 * 1024;
+
+/// More than a core's own cache holds (`ipc_shm::Options::capacity`).
+const BULK_CAPACITY: usize = 4 << 20;
+
+/// Where bandwidth counts and no longer the price of a message.
+pub(crate) fn is_bulk(size: usize) -> bool {
+    size >= 64 * 1024
+}
 
 /// What is done, over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

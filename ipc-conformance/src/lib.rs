@@ -10,6 +10,7 @@ mod in_process;
 mod list;
 mod procfs;
 mod reference;
+mod sandbox;
 mod scratch;
 mod storm;
 mod timing;
@@ -39,4 +40,5 @@ pub use ipc_process;
 #[doc(hidden)]
 pub use list::extensions_match;
 pub use reference::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};
+pub use sandbox::refuse;
 pub use scratch::Scratch;

@@ -5,7 +5,8 @@
 //! itself that it must not wait (`RWF_NOWAIT` of
 //! [preadv2(2)](https://man7.org/linux/man-pages/man2/preadv2.2.html), for nameless pipes since
 //! Linux 6.4): the descriptor's own mode is shared with the peer, who may change it at any time
-//! and fill the pipe besides. An older kernel has that mode only.
+//! and fill the pipe besides. An older kernel has that mode only, and so have sandboxes that do not
+//! know those calls.
 
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
@@ -89,7 +90,7 @@ impl Bell {
         loop {
             let buffers = &mut [IoSliceMut::new(&mut rings)];
             let read = match rustix::io::preadv2(&self.0, buffers, HERE, ReadWriteFlags::NOWAIT) {
-                Err(Errno::OPNOTSUPP) => rustix::io::read(&self.0, &mut rings),
+                Err(error) if is_refused(error) => rustix::io::read(&self.0, &mut rings),
                 other => other,
             };
             if read != Err(Errno::INTR) {
@@ -121,7 +122,7 @@ impl Ringer {
             let ring = &[IoSlice::new(&[1])];
             let wrote = match rustix::io::pwritev2(&self.writer, ring, HERE, ReadWriteFlags::NOWAIT)
             {
-                Err(Errno::OPNOTSUPP) => rustix::io::write(&self.writer, &[1]),
+                Err(error) if is_refused(error) => rustix::io::write(&self.writer, &[1]),
                 other => other,
             };
             if wrote != Err(Errno::INTR) {
@@ -147,12 +148,20 @@ impl Ringer {
     }
 }
 
+/// Whether a call that must not wait was not made at all: by an older kernel (EOPNOTSUPP), or by a
+/// filter of system calls (seccomp(2)), which answers as it likes, most with one of the other two.
+fn is_refused(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
+}
+
 /// Takes over a descriptor that came from another process: a nameless pipe and nothing else, since
-/// only of that it is known that no call waits.
+/// only of that it is known that no call waits; and one that can be polled, which mere places
+/// (`O_PATH`) cannot.
 fn side(fd: OwnedFd, mode: OFlags) -> Result<OwnedFd, OpenError> {
     let nameless = rustix::fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type as u64 == PIPEFS);
     let flags = rustix::fs::fcntl_getfl(&fd);
-    if nameless && flags.is_ok_and(|flags| flags & OFlags::ACCMODE == mode) {
+    let what = OFlags::ACCMODE | OFlags::PATH;
+    if nameless && flags.is_ok_and(|flags| flags & what == mode) {
         Ok(fd)
     } else {
         Err(OpenError::Untrusted {

@@ -47,6 +47,12 @@
 //! frames that may have been committed since. The receiver consumes a message by storing the head
 //! (release).
 
+#[cfg(not(all(target_pointer_width = "64", target_has_atomic = "64")))]
+compile_error!(
+    "ipc-shm needs a 64-bit target: positions are 64-bit words that are read and written at one go, \
+     and a ring of up to 4 GiB is mapped whole"
+);
+
 use std::mem::{offset_of, size_of};
 
 use crate::sync::{AtomicU32, AtomicU64};

@@ -2,6 +2,7 @@
 
 mod channel;
 mod doorbell;
+mod fetch;
 mod handoff;
 mod layout;
 mod link;

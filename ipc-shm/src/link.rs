@@ -10,7 +10,7 @@ use rustix::time::ClockId;
 
 use crate::doorbell::{Bell, Heard, Ringer};
 use crate::layout::Status;
-use crate::parking::{Sleeper, Waker, is_closed};
+use crate::parking::{ASLEEP, CLOSED, Sleeper, Waker, is_closed};
 use crate::ring::Corrupt;
 use crate::sync::Ordering;
 use crate::sys;
@@ -41,6 +41,9 @@ impl From<Corrupt> for Stop {
 /// A call that never sleeps asks for the peer's life this often, in milliseconds: with the coarse
 /// clock's tick of at most 10 ms, a death is known well within 100 ms.
 const ASK_EVERY_MS: i64 = 20;
+
+/// After so many looks at a clock that did not move, messages are said to flow.
+const STILL: u8 = 4;
 
 /// How long an end sleeps that may not be rung for: a store leaves its processor within
 /// microseconds, so a second look finds what the first one missed.
@@ -80,6 +83,10 @@ pub(crate) struct Link {
     gone: Option<Gone>,
     /// When the peer's life was asked for last, in milliseconds of the coarse clock.
     asked: i64,
+    /// When that clock was looked at last.
+    looked: i64,
+    /// How many looks in a row found it where it was.
+    still: u8,
     /// The processor that this end was last seen to run on.
     cpu: u32,
     pub(crate) custody: Custody,
@@ -93,6 +100,7 @@ impl Link {
         ringer: Ringer,
         strategy: WaitStrategy,
     ) -> Self {
+        let now = coarse_ms();
         Self {
             memory,
             bell,
@@ -101,7 +109,9 @@ impl Link {
             sleeper: Sleeper::attach(&side.mine().state),
             waker: Waker::default(),
             gone: None,
-            asked: coarse_ms(),
+            asked: now,
+            looked: now,
+            still: 0,
             cpu: NOWHERE,
             custody: Custody::new(),
         }
@@ -125,9 +135,9 @@ impl Link {
         self.ringer.ring();
     }
 
-    /// Whether the peer is known to be gone already, or says so: one look at a cache line.
+    /// Whether the peer is known to be gone already, or says so.
     #[inline]
-    pub(crate) fn known_gone(&self, side: &impl Side) -> Option<Gone> {
+    fn known_gone(&self, side: &impl Side) -> Option<Gone> {
         self.gone
             .or_else(|| is_closed(&side.peer().state).then_some(Gone::Closed))
     }
@@ -138,12 +148,27 @@ impl Link {
         self.gone = self.known_gone(side);
         if self.gone.is_none() {
             let now = coarse_ms();
+            self.still = if now == self.looked {
+                self.still.saturating_add(1)
+            } else {
+                0
+            };
+            self.looked = now;
             if now - self.asked >= ASK_EVERY_MS {
                 self.asked = now;
                 self.ask(side);
             }
         }
         self.gone
+    }
+
+    /// Whether messages flow, so that an end may ask for the peer's life less often: between its last
+    /// looks at the clock there was no time to speak of, and the peer neither closed nor sleeps, as it
+    /// does when this end is slow. One look at a cache line.
+    #[inline]
+    pub(crate) fn flows(&self, side: &impl Side) -> bool {
+        let state = side.peer().state.load(Ordering::Relaxed);
+        self.still >= STILL && self.gone.is_none() && state & (ASLEEP | CLOSED) == 0
     }
 
     #[cold]

@@ -7,8 +7,8 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-const ASLEEP: u32 = 1;
-const CLOSED: u32 = 2;
+pub(crate) const ASLEEP: u32 = 1;
+pub(crate) const CLOSED: u32 = 2;
 /// One more sleep, in the number above the bits.
 const SLEEP: u32 = 4;
 

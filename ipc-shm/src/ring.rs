@@ -135,6 +135,8 @@ impl<M: Memory> Producer<M> {
         }
         let head = memory.head().load(Ordering::Acquire);
         check_distance(tail, head, memory.capacity())?;
+        // Before the next frame is committed: a consumer finds no frame beyond the position.
+        memory.tail().store(tail, Ordering::Release);
         Ok(Self {
             memory,
             publisher: Publisher::new(),
@@ -261,11 +263,23 @@ impl<M: Memory> Consumer<M> {
     #[inline]
     pub(crate) fn peek(&mut self) -> Result<Option<Found>, Corrupt> {
         let found = find(&self.memory, self.head)?;
-        if found.is_none() {
+        match found {
             // What follows the word in the next line travels beside it, not after it.
-            self.memory.will_read_on(self.head);
+            None => self.memory.will_read_on(self.head),
+            // One frame a lap lies there.
+            Some(Found { offset: WORD, .. }) => self.check_sent()?,
+            Some(_) => {}
         }
         Ok(found)
+    }
+
+    /// Whether the producer says that it sent what lies at the head. A ring without an empty word
+    /// would give the same messages lap after lap, those of a producer that is long gone too.
+    #[cold]
+    fn check_sent(&self) -> Result<(), Corrupt> {
+        // Relaxed: the producer stored the position of the frame before it committed the frame.
+        let tail = self.memory.tail().load(Ordering::Relaxed);
+        check_distance(tail, self.head, self.memory.capacity())
     }
 
     /// Whether the producer says that there is a message where there is none.

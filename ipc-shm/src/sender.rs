@@ -14,13 +14,13 @@ use crate::sys::Mapping;
 pub struct Sender {
     pub(crate) ring: Producer<Mapping>,
     pub(crate) link: Link,
-    /// Sends since the peer's life was last checked.
-    unchecked: u8,
+    /// Sends, counted around.
+    sends: u8,
     /// Bytes of the message that there was no room for.
     refused: usize,
 }
 
-/// While messages flow, every so many sends look at the clock that says when to ask the lifeline.
+/// While messages flow, every so many sends look at the clock that says when to ask for the peer's life.
 const CHECK_EVERY: u8 = 4;
 
 impl Sender {
@@ -28,7 +28,7 @@ impl Sender {
         Self {
             ring,
             link,
-            unchecked: 0,
+            sends: 0,
             refused: 0,
         }
     }
@@ -49,11 +49,12 @@ impl Sender {
         if len > max {
             return Err(SendError::TooLong { len, max });
         }
-        self.unchecked = self.unchecked.wrapping_add(1);
-        let gone = if self.unchecked.is_multiple_of(CHECK_EVERY) {
-            self.link.peer_gone(&self.ring)
+        self.sends = self.sends.wrapping_add(1);
+        let seldom = !self.sends.is_multiple_of(CHECK_EVERY);
+        let gone = if seldom && self.link.flows(&self.ring) {
+            None
         } else {
-            self.link.known_gone(&self.ring)
+            self.link.peer_gone(&self.ring)
         };
         if let Some(gone) = gone {
             return Err(stopped(Stop::Gone(gone)));

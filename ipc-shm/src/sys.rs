@@ -18,6 +18,7 @@ use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::fetch::{LINE, copy_from_afar, fetch_for_reading, fetch_for_writing};
 use crate::layout::{BYTE_ORDER, HEADER_LEN, Header, MAGIC, MAX_CAPACITY, MIN_CAPACITY, VERSION};
 use crate::link::NOWHERE;
 use crate::ring::{Corrupt, Memory, WORD};
@@ -302,7 +303,7 @@ impl Memory for Mapping {
             // overlaps the mapping. A peer that keeps to the protocol does not write there before
             // the head has passed; one that does can only choose which bytes this copy ends up
             // with, and any bytes are a valid message.
-            unsafe { ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+            unsafe { copy_from_afar(from.as_ptr(), bytes) };
             return;
         };
         let (chunks, tail) = bytes.as_chunks_mut();
@@ -332,36 +333,8 @@ impl Memory for Mapping {
     }
 }
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// How far ahead the consumer fetches: about what it reads while a line comes from the other core.
 const AHEAD: usize = 8 * LINE;
-
-/// Asks for a line with the right to write it. A hint: any address will do.
-#[inline]
-fn fetch_for_writing(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: `prefetchw` changes nothing but the caches and never faults; every processor of
-    // this architecture takes it, at worst as an instruction that does nothing.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
-/// Asks for a line. A hint: any address will do.
-#[inline]
-fn fetch_for_reading(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes nothing but the caches and never faults.
-    unsafe {
-        std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
 
 /// The processor that this thread runs on: by the vDSO, no system call.
 pub(crate) fn current_cpu() -> u32 {

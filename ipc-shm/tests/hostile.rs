@@ -334,6 +334,25 @@ fn a_death_is_learnt_whatever_stands_in_the_memory() {
     }
 }
 
+/// Without an empty word the ring would give the same messages for ever.
+#[test]
+fn a_ring_that_a_dead_sender_laid_out_as_messages_has_an_end() {
+    let tails = [0, 8, CAPACITY as u64, u64::MAX / 2, u64::MAX - 7];
+    for (tail, len) in tails.into_iter().zip([0, 1, 24, 100, 2040]) {
+        let (sender, mut receiver, memory) = pair();
+        let word = MESSAGE | len;
+        for place in (RING..RING + CAPACITY as u64).step_by(8) {
+            rustix::io::pwrite(&memory, &word.to_ne_bytes(), place).unwrap();
+        }
+        rustix::io::pwrite(&memory, &tail.to_ne_bytes(), TAIL).unwrap();
+        drop(sender.into_parts().unwrap());
+        // What a lap holds, and what was found before the first beginning of a lap.
+        let most = 2 * CAPACITY / 8;
+        let end = (0..=most).find_map(|_| receiver.recv(&mut [0; 2040]).err());
+        assert!(matches!(end, Some(RecvError::Corrupt { .. })), "{end:?}");
+    }
+}
+
 /// A peer that overwrites the header in a loop while the other end works.
 #[test]
 fn memory_that_changes_under_the_call_hurts_nobody() {

@@ -2,12 +2,12 @@
 //! running kernel.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use ipc_core::{Channel, Handoff, OpenError, Parts, Receiver as _, RecvError, Sender as _};
 use ipc_shm::{Options, Receiver, Segment, SharedMemory};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 const SEALS: SealFlags = SealFlags::SHRINK
@@ -26,6 +26,12 @@ fn memfd(len: u64, seals: SealFlags) -> OwnedFd {
 /// The memory of a channel, as a peer has it.
 fn memory_of(end: &impl Handoff) -> OwnedFd {
     end.to_parts().unwrap().descriptors.remove(0)
+}
+
+/// The same object, opened in another way.
+fn reopen(fd: &OwnedFd, flags: OFlags) -> OwnedFd {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
 #[test]
@@ -140,6 +146,11 @@ fn memory_without_seals_or_of_another_size_is_refused() {
         matches!(sparse, Err(OpenError::Untrusted { .. })),
         "{sparse:?}"
     );
+    // Genuine, but to be read only, or only known by its place.
+    for flags in [OFlags::RDONLY, OFlags::PATH] {
+        let refused = with_memory(reopen(&memory_of(&receiver), flags));
+        assert!(refused.is_err(), "{flags:?}: {refused:?}");
+    }
     // No memory at all.
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
     let pipe = with_memory(reader);
@@ -211,7 +222,11 @@ fn a_doorbell_is_a_side_of_a_nameless_pipe_and_nothing_else() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
     let counter = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let file = rustix::fs::memfd_create("bell", MemfdFlags::CLOEXEC).unwrap();
-    let odd: [(usize, OwnedFd); 6] = [
+    // The genuine bell, reopened: a descriptor that nobody can poll, one that never hangs up.
+    let bell = &receiver.to_parts().unwrap().descriptors[1];
+    let odd: [(usize, OwnedFd); 8] = [
+        (1, reopen(bell, OFlags::PATH)),
+        (1, reopen(bell, OFlags::RDWR)),
         (1, writer),
         (2, reader),
         (1, socket.into()),
@@ -250,7 +265,7 @@ fn a_named_segment_cannot_be_sealed() {
     let segment = rustix::shm::open(
         name.as_str(),
         rustix::shm::OFlags::CREATE | rustix::shm::OFlags::EXCL | rustix::shm::OFlags::RDWR,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        Mode::RUSR | Mode::WUSR,
     )
     .unwrap();
     Segment::unlink(&name).unwrap();

@@ -113,6 +113,7 @@ fn a_successor_goes_on_behind_the_last_committed_frame() {
     let parts = sender.into_parts().unwrap();
     memory.put_u64(128, 16);
     let mut sender = ipc_shm::Sender::from_parts(parts).unwrap();
+    assert_eq!(memory.u64(128), 48);
     sender.send(&[3]).unwrap();
     for number in 0..4 {
         let mut byte = [9];

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ipc_core::{
-    Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Wait,
+    Channel, Handoff, OpenError, Pollable, Receiver as _, RecvError, SendError, Sender as _, Wait,
     WaitStrategy,
 };
 use ipc_process::Process;
@@ -126,6 +126,49 @@ fn a_sender_that_waits_for_room_learns_that_the_receiver_was_killed() {
         let (when, end) = waiting.join().unwrap();
         assert!(matches!(end, Err(SendError::PeerDied)), "{end:?}");
         assert!(when.saturating_duration_since(killed) < NOTICE);
+    }
+}
+
+/// Lets time pass.
+fn pause(time: Duration) {
+    let (_sender, mut receiver) = pair(WaitStrategy::Block);
+    let waited = receiver.recv_timeout(&mut [0; 4], time);
+    assert!(matches!(waited, Err(RecvError::TimedOut)), "{waited:?}");
+}
+
+/// Parts that are dropped are a process that ended.
+fn die(end: impl Handoff) {
+    drop(end.into_parts().unwrap());
+}
+
+#[test]
+fn a_slow_sender_learns_of_a_death_by_its_first_send_thereafter() {
+    for sent in 0..8 {
+        let (mut sender, receiver) = pair(WaitStrategy::Adaptive);
+        for _ in 0..sent {
+            sender.send(b"in time").unwrap();
+            pause(NOTICE / 8);
+        }
+        die(receiver);
+        pause(NOTICE / 2);
+        let end = sender.send(b"too late");
+        assert!(matches!(end, Err(SendError::PeerDied)), "{sent}: {end:?}");
+    }
+}
+
+#[test]
+fn a_sender_learns_at_once_of_the_death_of_a_receiver_that_slept() {
+    for sent in 1..8 {
+        let (mut sender, mut receiver) = pair(WaitStrategy::Adaptive);
+        for _ in 0..100 + sent {
+            sender.send(b"in time").unwrap();
+            receiver.recv(&mut [0; 8]).unwrap();
+        }
+        assert!(!receiver.arm(), "nothing is there");
+        die(receiver);
+        pause(NOTICE / 2);
+        let end = sender.send(b"too late");
+        assert!(matches!(end, Err(SendError::PeerDied)), "{sent}: {end:?}");
     }
 }
 
