@@ -73,6 +73,9 @@ struct Sentinel {
 #[derive(Debug)]
 struct Desk {
     socket: Lifeline,
+    /// Its inode: who closes all descriptors of a process closes this one too, and then its number is
+    /// given to another.
+    inode: u64,
     orders: Sender<Order>,
 }
 
@@ -169,6 +172,7 @@ impl Sentinel {
         drop(far);
         Some(Self {
             desk: Mutex::new(Desk {
+                inode: rustix::fs::fstat(&near).ok()?.st_ino,
                 socket: near,
                 orders,
             }),
@@ -187,6 +191,10 @@ impl Sentinel {
         let parts = Parts { descriptors, data };
         {
             let desk = lock(&self.desk);
+            let inode = rustix::fs::fstat(&desk.socket).ok()?.st_ino;
+            if inode != desk.inode {
+                return None;
+            }
             desk.socket.send_parts(&parts, Wait::Forever).ok()?;
             desk.orders.send(Order { id, what, done }).ok()?;
         }

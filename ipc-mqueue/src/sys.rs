@@ -1,7 +1,7 @@
 //! Every system call on a queue: `mq_open(3)`, `mq_unlink(3)`, `mq_getattr(3)` through `posixmq`;
 //! `mq_timedsend(2)` and `mq_timedreceive(2)` without the C library, whose calls are points where a
 //! thread may be cancelled, at a price that a process with two threads feels; `open(2)` of
-//! `/proc/self/fd/N`; and `pthread_sigmask(3)` and `close_range(2)` for a thread of our own.
+//! `/proc/thread-self/fd/N`; and `pthread_sigmask(3)` and `close_range(2)` for a thread of our own.
 
 #![expect(
     unsafe_code,
@@ -116,7 +116,8 @@ impl Mqd {
     /// The same queue by a descriptor with flags of its own, which can only send or only receive.
     /// Where `/proc` is not mounted, a duplicate.
     pub(crate) fn narrow(&self, access: Access) -> Result<Self, OpenError> {
-        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        // Of the thread: it may have a table of descriptors of its own.
+        let path = format!("/proc/thread-self/fd/{}", self.0.as_raw_fd());
         match rustix::fs::open(path, access.flags() | OFlags::CLOEXEC, Mode::empty()) {
             Ok(fd) => Self::from_fd(fd),
             Err(Errno::MFILE) => Err(limit::of_descriptors("open", Errno::MFILE.into())),
@@ -245,6 +246,10 @@ fn is_interrupted() -> io::Result<bool> {
     }
 }
 
+/// Enough for 16 KiB of buffers in a program that is not optimised, with room for what thread-local
+/// data takes from a stack. What is not touched costs nothing.
+const STACK: usize = 256 << 10;
+
 /// Starts a thread that receives no signals, so that those of the host go where it expects them.
 pub(crate) fn spawn_deaf(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
@@ -260,7 +265,7 @@ pub(crate) fn spawn_deaf(name: &str, body: impl FnOnce() + Send + 'static) -> io
     }
     let spawned = std::thread::Builder::new()
         .name(name.to_owned())
-        .stack_size(64 << 10)
+        .stack_size(STACK)
         .spawn(body);
     // SAFETY: the first call succeeded, so it has initialised `before`.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };

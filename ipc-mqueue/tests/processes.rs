@@ -1,13 +1,14 @@
 //! Two processes and a queue: deaths at any moment, a peer that is only stopped, priorities and
 //! named queues across processes.
 
+use std::os::fd::AsRawFd as _;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use ipc_core::wait::poll;
 use ipc_core::{
-    Channel, Listener as _, Name, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
-    WaitStrategy,
+    Channel, Handoff as _, Listener as _, Name, Receiver as _, RecvError, SendError, Sender as _,
+    Tunable, Wait, WaitStrategy,
 };
 use ipc_mqueue::{Access, MessageQueue, Options, Queue, Receiver, Sender};
 use ipc_process::Process;
@@ -258,4 +259,48 @@ fn a_named_queue_is_shared_by_processes_that_know_only_its_name() {
         assert_eq!((&buffer[..got.len], got.priority), (&[n, n][..], n.into()));
     }
     process.join().unwrap();
+}
+
+/// There the number of the new queue is that of another in the process's table.
+#[test]
+fn a_thread_with_a_table_of_descriptors_of_its_own_makes_queues_of_its_own() {
+    fn body() {
+        let options = small(WaitStrategy::Block);
+        let (mut tx, other) = MessageQueue::pair(&options).unwrap();
+        tx.try_send(b"for the other").unwrap();
+        let taken = other.to_parts().unwrap();
+        let number = taken.descriptors[0].as_raw_fd();
+        std::thread::spawn(move || {
+            if let Err(error) = own_table_up_to(number) {
+                eprintln!("not tried: {error}");
+                return;
+            }
+            // The lowest number that is free is given next.
+            while let file = std::fs::File::open("/dev/null").unwrap()
+                && file.as_raw_fd() != number
+            {
+                std::mem::forget(file);
+            }
+            let (mut tx, mut rx) = MessageQueue::pair(&options).unwrap();
+            let mut buffer = [0; 64];
+            tx.try_send(b"mine").unwrap();
+            let len = rx.try_recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], b"mine");
+        })
+        .join()
+        .unwrap();
+    }
+    Process::new(body, ()).start().unwrap().join().unwrap();
+}
+
+/// Gives the calling thread a table with the descriptors below `number`.
+fn own_table_up_to(number: i32) -> std::io::Result<()> {
+    let first = libc::c_uint::try_from(number).unwrap();
+    let (last, flag) = (libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
+    #[expect(unsafe_code, reason = "rustix has no close_range")]
+    // SAFETY: nothing in this thread refers to what is closed in its table.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flag) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ipc_core::lifeline::Lifeline;
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{
     Channel, Handoff, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait, WaitStrategy,
@@ -169,7 +170,8 @@ fn number(descriptor: &impl AsFd) -> i32 {
     descriptor.as_fd().as_raw_fd()
 }
 
-/// As programs do that close all that they do not know of: what was watched before is so after.
+/// As programs do that close all that they do not know of: what was watched before is so after. The
+/// numbers that become free go to sockets, which take anything and answer nothing.
 #[test]
 fn closing_what_the_sentinel_has_in_the_process_leaves_no_sleeper_alone() {
     fn body() {
@@ -196,11 +198,14 @@ fn closing_what_the_sentinel_has_in_the_process_leaves_no_sleeper_alone() {
                         libc::close(number)
                     };
                 }
+                let sockets: Vec<_> = (0..4).map(|_| Lifeline::pair().unwrap()).collect();
                 pause(Duration::from_millis(20));
                 drop(rx);
+                drop(sockets);
             });
             let sent = tx.send(b"there is no room");
             assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
+            drop(tx);
         });
     }
     let process = Process::new(body, ()).start().unwrap();
