@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use crate::post::{Found, SLICE};
-use crate::sys;
+use crate::sys::{self, Only};
 use crate::word::Word;
 
 /// The record by which the clerk says that the sender is gone.
@@ -242,6 +242,7 @@ fn work(
     arrived: &AtomicU32,
     asked: &AtomicU32,
 ) {
+    let only = Only::new(number);
     let mut answered = 0;
     let mut heard = true;
     let mut pass_on = |record: [u8; 16]| {
@@ -259,7 +260,7 @@ fn work(
         let stopped = stop.load(Ordering::Acquire);
         let request = asked.load(Ordering::Acquire);
         let waits = end == Peer::Alive && !stopped && request == answered;
-        match sys::take(number, Some(if waits { SLICE } else { Duration::ZERO })) {
+        match only.take(Some(if waits { SLICE } else { Duration::ZERO })) {
             Ok(Some(info)) => {
                 if let Some(word) = Word::from_siginfo(&info, nonce) {
                     arrived.fetch_add(1, Ordering::Release);

@@ -9,8 +9,9 @@ use crate::word::Word;
 /// The last messages, at most a window of them, and where they stand.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// A ring; message number `n` is at `n % words.len()`.
+    /// A ring, as long as the next power of two; message number `n` is at `n % words.len()`.
     words: Box<[Word]>,
+    window: u32,
     /// Messages accepted, ever.
     accepted: u64,
     /// The newest so many wait for the next receiver.
@@ -23,9 +24,10 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(window: u32) -> Self {
-        let words = vec![Word::default(); usize::try_from(window).unwrap_or(1)];
+        let len = usize::try_from(window.next_power_of_two()).unwrap_or(1);
         Self {
-            words: words.into(),
+            words: vec![Word::default(); len].into(),
+            window,
             accepted: 0,
             waiting: 0,
             in_flight: 0,
@@ -56,7 +58,7 @@ impl History {
     }
 
     pub(crate) fn window(&self) -> u32 {
-        u32::try_from(self.words.len()).unwrap_or(u32::MAX)
+        self.window
     }
 
     pub(crate) fn sent(&self) -> u32 {
@@ -129,7 +131,7 @@ impl History {
     }
 
     fn place(&self, number: u64) -> usize {
-        usize::try_from(number % self.words.len() as u64).unwrap_or(0)
+        number as usize & (self.words.len() - 1)
     }
 }
 

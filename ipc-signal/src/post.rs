@@ -23,7 +23,7 @@ use rustix::process::PidfdFlags;
 use crate::clerk::Clerk;
 use crate::notice;
 use crate::number::Number;
-use crate::sys;
+use crate::sys::{self, Only};
 use crate::word::Word;
 
 /// A wait for signals looks at the lifeline this often, which bounds how late a death is learnt.
@@ -46,6 +46,7 @@ pub(crate) struct Post {
     way: Way,
     /// Messages taken out of the queue, modulo 2^32; of a clerk, it counts itself.
     arrived: u32,
+    only: Only,
     pub(crate) nonce: u64,
     // Last: the number is free only when nobody waits for it any more.
     number: Number,
@@ -72,8 +73,9 @@ impl Post {
         let nonce = u64::from_ne_bytes(nonce);
         let number = Number::take(signal)?;
 
+        let only = Only::new(number.get());
         let (way, pidfd) = if number.block_everywhere()? {
-            drain(number.get());
+            drain(&only);
             let own = rustix::process::getpid();
             let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty())
                 .map_err(|e| OpenError::io("pidfd_open", e))?;
@@ -88,6 +90,7 @@ impl Post {
         let post = Self {
             way,
             arrived: 0,
+            only,
             nonce,
             number,
         };
@@ -108,7 +111,7 @@ impl Post {
         match &self.way {
             Way::Direct(ticker) => {
                 let slice = if ticker.is_some() { None } else { Some(SLICE) };
-                let found = direct(self.number.get(), self.nonce, slice, lifeline, waiter, wait)?;
+                let found = direct(&self.only, self.nonce, slice, lifeline, waiter, wait)?;
                 if let Found::Word(_) = found {
                     self.arrived = self.arrived.wrapping_add(1);
                 }
@@ -134,7 +137,7 @@ impl Post {
             Way::Direct(ticker) => {
                 *ticker = None;
                 for _ in 0..STRAYS {
-                    match sys::take(self.number.get(), Some(Duration::ZERO)) {
+                    match self.only.take(Some(Duration::ZERO)) {
                         Ok(Some(info)) if Word::from_siginfo(&info, self.nonce).is_some() => {
                             self.arrived = self.arrived.wrapping_add(1);
                         }
@@ -159,18 +162,18 @@ impl Drop for Post {
 }
 
 /// Takes late signals out of the queue, where they would count against the user's limit.
-fn drain(number: i32) {
+fn drain(only: &Only) {
     for _ in 0..STRAYS {
-        if !matches!(sys::take(number, Some(Duration::ZERO)), Ok(Some(_))) {
+        if !matches!(only.take(Some(Duration::ZERO)), Ok(Some(_))) {
             return;
         }
     }
 }
 
 /// One attempt that does not wait.
-fn attempt(number: i32, nonce: u64) -> Result<Option<Word>, RecvError> {
+fn attempt(only: &Only, nonce: u64) -> Result<Option<Word>, RecvError> {
     for _ in 0..NOISE {
-        match sys::take(number, Some(Duration::ZERO)) {
+        match only.take(Some(Duration::ZERO)) {
             Ok(Some(info)) => {
                 if let Some(word) = Word::from_siginfo(&info, nonce) {
                     return Ok(Some(word));
@@ -185,14 +188,14 @@ fn attempt(number: i32, nonce: u64) -> Result<Option<Word>, RecvError> {
 
 /// `slice` bounds each wait; without it the ticker does.
 fn direct(
-    number: i32,
+    only: &Only,
     nonce: u64,
     slice: Option<Duration>,
     lifeline: &Lifeline,
     waiter: &mut Waiter,
     wait: Wait,
 ) -> Result<Found, RecvError> {
-    if let Some(word) = waiter.look(wait, || attempt(number, nonce))? {
+    if let Some(word) = waiter.look(wait, || attempt(only, nonce))? {
         return Ok(Found::Word(word));
     }
     loop {
@@ -200,12 +203,12 @@ fn direct(
             (Some(left), _) => Some(left.min(SLICE)),
             (None, slice) => slice,
         };
-        match sys::take(number, timeout) {
+        match only.take(timeout) {
             Ok(Some(info)) => match Word::from_siginfo(&info, nonce) {
                 Some(word) => return Ok(Found::Word(word)),
                 // Noise must hide neither what stands behind it nor the deadline.
                 None => {
-                    if let Some(word) = attempt(number, nonce)? {
+                    if let Some(word) = attempt(only, nonce)? {
                         return Ok(Found::Word(word));
                     }
                 }
@@ -217,7 +220,7 @@ fn direct(
         if peer != Peer::Alive {
             // A signal is in the queue before its send returns: what was sent before the end is
             // there now, and one more look finds the queue empty or not.
-            return match attempt(number, nonce)? {
+            return match attempt(only, nonce)? {
                 Some(word) => Ok(Found::Word(word)),
                 None => Ok(Found::End(peer)),
             };

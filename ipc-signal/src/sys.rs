@@ -5,6 +5,7 @@
     reason = "signal masks, queued signals and their waiting have no safe API"
 )]
 
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -41,23 +42,46 @@ pub(crate) fn queue(pidfd: BorrowedFd<'_>, info: &Siginfo) -> Result<(), Errno> 
     if done == 0 { Ok(()) } else { Err(errno()) }
 }
 
-/// Takes one pending signal of this number, which the calling thread must have blocked, waiting
-/// at most this long, or for ever: `None` when none came, or another one interrupted the wait.
-pub(crate) fn take(signo: i32, timeout: Option<Duration>) -> Result<Option<Siginfo>, Errno> {
-    let set = only(signo);
-    let timeout = timeout.map(timespec);
-    let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    let mut info = Siginfo::default();
-    let place = ptr::from_mut(&mut info).cast::<libc::siginfo_t>();
-    // SAFETY: `place` has the size and alignment of a siginfo_t (asserted in `word`) and any bytes
-    // are a valid `Siginfo`; the other two outlive the call.
-    let taken = unsafe { libc::sigtimedwait(&raw const set, place, limit) };
-    match taken {
-        taken if taken == signo => Ok(Some(info)),
-        _ => match errno() {
-            Errno::AGAIN | Errno::INTR => Ok(None),
-            error => Err(error),
-        },
+/// A wait for signals of one number.
+#[derive(Clone, Copy)]
+pub(crate) struct Only {
+    signo: i32,
+    set: libc::sigset_t,
+}
+
+impl Only {
+    pub(crate) fn new(signo: i32) -> Self {
+        Self {
+            signo,
+            set: only(signo),
+        }
+    }
+
+    /// Takes one pending signal, which the calling thread must have blocked, waiting at most this
+    /// long, or for ever: `None` when none came, or another one interrupted the wait.
+    #[inline]
+    pub(crate) fn take(&self, timeout: Option<Duration>) -> Result<Option<Siginfo>, Errno> {
+        let timeout = timeout.map(timespec);
+        let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let mut info = MaybeUninit::<Siginfo>::uninit();
+        let place = info.as_mut_ptr().cast::<libc::siginfo_t>();
+        // SAFETY: `place` has the size and alignment of a siginfo_t (asserted in `word`); the other
+        // two outlive the call.
+        let taken = unsafe { libc::sigtimedwait(&raw const self.set, place, limit) };
+        match taken {
+            // SAFETY: the kernel has filled in all of a siginfo_t, and any bytes are a valid `Siginfo`.
+            taken if taken == self.signo => Ok(Some(unsafe { info.assume_init() })),
+            _ => match errno() {
+                Errno::AGAIN | Errno::INTR => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Only").field(&self.signo).finish()
     }
 }
 
@@ -122,7 +146,7 @@ pub(crate) fn this_thread() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Wakes a thread of this process that waits in [`take`]. Unlike [`queue`] it cannot meet the
+/// Wakes a thread of this process that waits in [`Only::take`]. Unlike [`queue`] it cannot meet the
 /// limit: at the limit the siginfo is lost, the signal is not.
 pub(crate) fn nudge(thread: BorrowedFd<'_>, signo: i32) {
     let info = ptr::null::<Siginfo>();

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::sys;
 use crate::threads;
-use crate::word::Word;
+use crate::word::{Siginfo, Word};
 
 /// The receiver as it announced itself.
 #[derive(Debug)]
@@ -16,9 +16,8 @@ pub(crate) struct Target {
     pub(crate) pidfd: OwnedFd,
     pub(crate) number: i32,
     pub(crate) nonce: u64,
-    /// What the kernel would write into the siginfo of `sigqueue(3)`, asked for once.
-    pid: i32,
-    uid: u32,
+    /// What every signal says, with pid and uid as the kernel would write them for `sigqueue(3)`.
+    info: Siginfo,
 }
 
 impl Target {
@@ -29,8 +28,7 @@ impl Target {
             pidfd,
             number,
             nonce,
-            pid,
-            uid,
+            info: Siginfo::new(number, nonce, pid, uid),
         }
     }
 
@@ -71,8 +69,9 @@ impl Target {
     }
 
     /// Queues one signal: EAGAIN at the limit of the queue, ESRCH when nobody is there.
-    pub(crate) fn send(&self, word: Word) -> Result<(), Errno> {
-        let info = word.to_siginfo(self.number, self.nonce, self.pid, self.uid);
-        sys::queue(self.pidfd.as_fd(), &info)
+    #[inline]
+    pub(crate) fn send(&mut self, word: Word) -> Result<(), Errno> {
+        self.info.put(word);
+        sys::queue(self.pidfd.as_fd(), &self.info)
     }
 }

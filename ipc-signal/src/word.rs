@@ -35,6 +35,26 @@ pub(crate) struct Siginfo {
     rest: [u64; 11],
 }
 
+impl Siginfo {
+    /// A queued signal of a channel, without a message.
+    pub(crate) fn new(signo: i32, nonce: u64, pid: i32, uid: u32) -> Self {
+        Self {
+            signo,
+            code: libc::SI_QUEUE,
+            pid,
+            uid,
+            nonce,
+            ..Self::default()
+        }
+    }
+
+    #[inline]
+    pub(crate) fn put(&mut self, word: Word) {
+        self.errno = word.len.into();
+        self.value = word.bytes;
+    }
+}
+
 const _: () = {
     assert!(size_of::<Siginfo>() == size_of::<libc::siginfo_t>());
     assert!(align_of::<Siginfo>() == align_of::<libc::siginfo_t>());
@@ -53,9 +73,13 @@ pub(crate) struct Word {
 
 impl Word {
     /// `None` if it is too long.
+    #[inline]
     pub(crate) fn new(message: &[u8]) -> Option<Self> {
         let mut bytes = [0; MAX_MESSAGE];
-        bytes.get_mut(..message.len())?.copy_from_slice(message);
+        match message.first_chunk() {
+            Some(whole) if message.len() == MAX_MESSAGE => bytes = *whole,
+            _ => bytes.get_mut(..message.len())?.copy_from_slice(message),
+        }
         Some(Self {
             len: u8::try_from(message.len()).ok()?,
             bytes,
@@ -64,19 +88,6 @@ impl Word {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
-    }
-
-    pub(crate) fn to_siginfo(self, signo: i32, nonce: u64, pid: i32, uid: u32) -> Siginfo {
-        Siginfo {
-            signo,
-            errno: self.len.into(),
-            code: libc::SI_QUEUE,
-            pid,
-            uid,
-            value: self.bytes,
-            nonce,
-            ..Siginfo::default()
-        }
     }
 
     /// The message, unless the signal is noise: any process of this user may send any signal, and
@@ -114,12 +125,18 @@ impl Word {
 mod tests {
     use super::*;
 
+    fn siginfo(word: Word) -> Siginfo {
+        let mut info = Siginfo::new(40, 7, 1, 2);
+        info.put(word);
+        info
+    }
+
     #[test]
     fn a_word_survives_the_siginfo() {
         for len in 0..=MAX_MESSAGE {
             let message = &b"\xff\0\x01abcde"[..len];
             let word = Word::new(message).unwrap();
-            let back = Word::from_siginfo(&word.to_siginfo(40, 7, 1, 2), 7).unwrap();
+            let back = Word::from_siginfo(&siginfo(word), 7).unwrap();
             assert_eq!(back.as_bytes(), message);
             assert_eq!(Word::from_record(word.into_record()), Some(word));
         }
@@ -128,7 +145,7 @@ mod tests {
 
     #[test]
     fn noise_is_no_word() {
-        let good = Word::new(b"x").unwrap().to_siginfo(40, 7, 1, 2);
+        let good = siginfo(Word::new(b"x").unwrap());
         assert_eq!(
             Word::from_siginfo(&good, 8),
             None,
