@@ -73,6 +73,12 @@ impl History {
         self.in_flight + self.waiting < self.window()
     }
 
+    /// Whether there is room, and nothing waits.
+    #[inline]
+    pub(crate) fn flows(&self) -> bool {
+        self.waiting == 0 && self.in_flight < self.window
+    }
+
     /// Those in flight and waiting, oldest first.
     pub(crate) fn words(&self) -> impl Iterator<Item = Word> {
         let count = u64::from(self.in_flight + self.waiting);
@@ -93,6 +99,7 @@ impl History {
     }
 
     /// A new message was sent.
+    #[inline]
     pub(crate) fn push(&mut self, word: Word) {
         self.put(word);
         self.in_flight += 1;
@@ -124,6 +131,7 @@ impl History {
         self.sent = 0;
     }
 
+    #[inline]
     fn put(&mut self, word: Word) {
         let place = self.place(self.accepted);
         self.words[place] = word;

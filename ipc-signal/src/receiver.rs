@@ -62,6 +62,7 @@ impl Receiver {
         self.custody.release();
     }
 
+    #[inline]
     fn fetch(&mut self, wait: Wait) -> Result<Word, RecvError> {
         if let Some(word) = self.kept {
             return Ok(word);
@@ -85,6 +86,7 @@ impl Receiver {
     }
 
     /// Tells the sender of every eighth of the window, so that it never waits for more.
+    #[inline]
     fn count(&mut self) {
         self.taken += 1;
         if self.taken >= (self.window / 8).max(1)
@@ -97,19 +99,18 @@ impl Receiver {
 }
 
 impl ipc_core::Receiver for Receiver {
+    #[inline]
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
         let word = self.fetch(wait)?;
-        let message = word.as_bytes();
-        let Some(front) = buffer.get_mut(..message.len()) else {
+        let Some(len) = word.copy_to(buffer) else {
             self.kept = Some(word);
             return Err(RecvError::BufferTooSmall {
-                needed: message.len(),
+                needed: word.as_bytes().len(),
             });
         };
-        front.copy_from_slice(message);
         self.kept = None;
         self.count();
-        Ok(message.len())
+        Ok(len)
     }
 
     fn limits(&self) -> Limits {

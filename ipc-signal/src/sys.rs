@@ -27,6 +27,7 @@ fn errno() -> Errno {
 
 /// Queues a signal to the process or thread behind a pidfd: EAGAIN at the limit, ESRCH when it is
 /// gone (`pidfd_send_signal(2)`).
+#[inline]
 pub(crate) fn queue(pidfd: BorrowedFd<'_>, info: &Siginfo) -> Result<(), Errno> {
     let (fd, signo) = (pidfd.as_raw_fd(), info.signo);
     // SAFETY: `info` points to as many initialised bytes as a siginfo_t has; the kernel reads them.

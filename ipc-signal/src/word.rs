@@ -86,12 +86,25 @@ impl Word {
         })
     }
 
+    /// Its length, or `None` if the buffer is too small for it.
+    #[inline]
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Option<usize> {
+        match buffer.first_chunk_mut() {
+            Some(whole) if usize::from(self.len) == MAX_MESSAGE => *whole = self.bytes,
+            _ => buffer
+                .get_mut(..usize::from(self.len))?
+                .copy_from_slice(self.as_bytes()),
+        }
+        Some(self.len.into())
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
     /// The message, unless the signal is noise: any process of this user may send any signal, and
     /// at the limit of the queue `kill(2)` "succeeds" with an empty siginfo.
+    #[inline]
     pub(crate) fn from_siginfo(info: &Siginfo, nonce: u64) -> Option<Self> {
         let len = u8::try_from(info.errno).ok()?;
         let genuine =
