@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::fence;
 use std::time::Duration;
 
-use ipc_core::{Custody, Wait, WaitStrategy, Waiter};
+use ipc_core::{Custody, Pacer, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
@@ -77,6 +77,7 @@ pub(crate) struct Link {
     /// The peer sleeps on the other side of this one.
     pub(crate) ringer: Ringer,
     waiter: Waiter,
+    pacer: Pacer,
     sleeper: Sleeper,
     waker: Waker,
     /// The peer's end, once known; it does not come back.
@@ -106,6 +107,7 @@ impl Link {
             bell,
             ringer,
             waiter: Waiter::new(strategy),
+            pacer: Pacer::default(),
             sleeper: Sleeper::attach(&side.mine().state),
             waker: Waker::default(),
             gone: None,
@@ -210,6 +212,9 @@ impl Link {
                 return Err(Stop::NotNow);
             }
             self.say_where(side);
+            if let Some(found) = self.give_way(side, &mut attempt)? {
+                return Ok(found);
+            }
             let rung_for = self.sleeper.announce(&side.mine().state);
             let outcome = match attempt(side) {
                 Ok(None) if !is_closed(&side.peer().state) => {
@@ -260,6 +265,28 @@ impl Link {
         heard != Ok(Heard::Nothing) || ready(side)
     }
 
+    /// Lets a peer run that waits for this very processor: if it does what this end waits for, neither
+    /// has to sleep and to be woken.
+    fn give_way<S: Side, T>(
+        &mut self,
+        side: &mut S,
+        attempt: &mut impl FnMut(&mut S) -> Result<Option<T>, Corrupt>,
+    ) -> Result<Option<T>, Corrupt> {
+        let state = side.peer().state.load(Ordering::Relaxed);
+        let sleeps_on = state & ASLEEP != 0 && state != self.waker.rung;
+        if sleeps_on || !self.is_beside(side) {
+            return Ok(None);
+        }
+        self.pacer.give_way();
+        attempt(side)
+    }
+
+    /// Whether the peer was last seen on the processor that this end was last seen on.
+    fn is_beside(&self, side: &impl Side) -> bool {
+        let theirs = side.peer().cpu.load(Ordering::Relaxed);
+        theirs == self.cpu && theirs != NOWHERE
+    }
+
     /// Looks for a while without sleeping, where that can pay.
     fn look<S: Side, T>(
         &mut self,
@@ -268,8 +295,7 @@ impl Link {
         attempt: &mut impl FnMut(&mut S) -> Result<Option<T>, Corrupt>,
     ) -> Result<Option<T>, Corrupt> {
         // A peer that waits for this very processor does not get it while this end looks.
-        let theirs = side.peer().cpu.load(Ordering::Relaxed);
-        if theirs == self.cpu && theirs != NOWHERE {
+        if self.is_beside(side) {
             return Ok(None);
         }
         let found = self.waiter.look(wait, || {

@@ -52,7 +52,7 @@ impl Sleeper {
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
     /// The state for which the bell was rung last.
-    rung: u32,
+    pub(crate) rung: u32,
 }
 
 impl Waker {
