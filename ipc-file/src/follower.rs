@@ -27,7 +27,9 @@ pub enum Start {
 /// nobody and is held up by nobody.
 ///
 /// `Closed` and `PeerDied` say that the log has no writer now, and how the last one ended; when
-/// another one opens the log, the same follower reads on. `Corrupt` says that the next record is
+/// another one opens the log, the same follower reads on. They come when the last copy of the writer's
+/// descriptor is closed: a process that was being started meanwhile may hold one until its
+/// `execve(2)`, and until then a try after the last record says `Empty`. `Corrupt` says that the next record is
 /// damaged, and again at every later call: [`position`](Self::position) says where, and
 /// [`resynchronize`](Self::resynchronize) goes on behind it.
 #[derive(Debug)]

@@ -31,12 +31,8 @@ impl Link {
         let (ours, theirs) = Lifeline::pair().map_err(|error| Fault::Io("socketpair", error))?;
         let other = Self {
             control: control.try_clone()?,
-            news: news
-                .try_clone()
-                .map_err(|error| Fault::Io("fcntl", error))?,
-            room: room
-                .try_clone()
-                .map_err(|error| Fault::Io("fcntl", error))?,
+            news: sys::own_doorbell(news.as_fd()).map_err(Fault::io("open"))?,
+            room: sys::own_doorbell(room.as_fd()).map_err(Fault::io("open"))?,
             lifeline: theirs,
         };
         Ok((
@@ -64,14 +60,17 @@ impl Link {
     ) -> Result<Self, OpenError> {
         if !sys::is_doorbell(news.as_fd()) || !sys::is_doorbell(room.as_fd()) {
             return Err(OpenError::Untrusted {
-                what: "a doorbell is not an eventfd",
+                what: "a doorbell is not a nameless pipe",
             });
         }
+        let [news, room] = [news, room].map(|bell| {
+            sys::own_doorbell(bell.as_fd()).map_err(|error| OpenError::io("open", error))
+        });
         let control = Control::from_fd(control)?;
         Ok(Self {
             control,
-            news,
-            room,
+            news: news?,
+            room: room?,
             lifeline: Lifeline::from_fd(lifeline)?,
         })
     }

@@ -247,15 +247,13 @@ mod tests {
         assert!(failed, "{outcome:?}");
     }
 
-    /// fdatasync(2) of an eventfd fails with EINVAL: a storage that refuses.
+    /// fdatasync(2) of a pipe fails with EINVAL: a storage that refuses.
     #[test]
     fn a_failed_sync_is_never_tried_again() {
         let scratch = ipc_conformance::Scratch::new();
         let mut log = Log::open(scratch.path(), &Options::default().capacity(4096)).expect("a log");
         log.append(b"good").expect("room");
-        let good = log
-            .journal
-            .replace_file(sys::doorbell().expect("an eventfd"));
+        let good = log.journal.replace_file(sys::doorbell().expect("a pipe"));
         refused(&log.sync());
         log.journal.replace_file(good);
         refused(&log.sync());

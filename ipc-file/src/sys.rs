@@ -5,16 +5,16 @@
 )]
 
 use std::ffi::CStr;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use ipc_core::Limit;
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::event::EventfdFlags;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::process::Resource;
 
 use crate::fault::Fault;
@@ -201,43 +201,41 @@ pub(crate) fn read_only(file: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
         .map_err(Fault::io("open"))
 }
 
-/// An eventfd: a doorbell that stays rung until it is quietened.
+/// A doorbell that stays rung until it is quietened: a pipe without a name.
 pub(crate) fn doorbell() -> Result<OwnedFd, Fault> {
-    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(Fault::io("eventfd"))
+    let (reader, _) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Fault::io("pipe2"))?;
+    // Root's may be taken over by others, who open it anew. Without a name it is found through a
+    // descriptor only.
+    rustix::fs::fchmod(&reader, Mode::from_raw_mode(0o666)).map_err(Fault::io("fchmod"))?;
+    own_doorbell(reader.as_fd()).map_err(Fault::io("open"))
 }
 
-/// Rings. EAGAIN says that a hostile peer filled the counter: then it rings already.
-pub(crate) fn ring(bell: BorrowedFd<'_>) {
-    while rustix::io::write(bell, &1u64.to_ne_bytes()) == Err(Errno::INTR) {}
-}
-
-/// Makes a rung doorbell silent again. The call says for itself that it must not wait, since the
-/// peer, who shares the descriptor's mode, may change it; a kernel that does not know the flag here has
-/// that mode only (preadv2(2)).
-pub(crate) fn quieten(bell: BorrowedFd<'_>) {
-    let mut count = [0u8; 8];
-    loop {
-        let buffers = &mut [IoSliceMut::new(&mut count)];
-        let read = match rustix::io::preadv2(bell, buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
-            Err(Errno::OPNOTSUPP) => rustix::io::read(bell, &mut count),
-            other => other,
-        };
-        if read != Err(Errno::INTR) {
-            return;
-        }
-    }
-}
-
-/// Whether a descriptor that came from elsewhere is an eventfd. It has no type of its own; its
-/// link in /proc names it (proc_pid_fd(5)).
-pub(crate) fn is_doorbell(bell: BorrowedFd<'_>) -> bool {
+/// The same doorbell through an open file description of this end's own, for both directions
+/// (fifo(7)): no peer can change its mode, so no call on it waits, be the pipe full or empty, and
+/// since it reads too, no ring ends in SIGPIPE.
+pub(crate) fn own_doorbell(bell: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", bell.as_raw_fd());
-    let nonblocking =
-        rustix::fs::fcntl_getfl(bell).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-    nonblocking
-        && rustix::fs::readlink(path, Vec::new())
-            .is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventfd]")
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Rings. A pipe that a hostile peer filled rings already.
+pub(crate) fn ring(bell: BorrowedFd<'_>) {
+    while rustix::io::write(bell, &[1]) == Err(Errno::INTR) {}
+}
+
+/// Makes a rung doorbell silent again.
+pub(crate) fn quieten(bell: BorrowedFd<'_>) {
+    // One ring follows one announcement; more than these come from nobody in good faith.
+    while rustix::io::read(bell, &mut [0u8; 64]) == Err(Errno::INTR) {}
+}
+
+/// Whether a descriptor that came from elsewhere is a pipe without a name: only that behaves as the
+/// above says, however its peer treats it.
+pub(crate) fn is_doorbell(bell: BorrowedFd<'_>) -> bool {
+    /// `PIPEFS_MAGIC` of `<linux/magic.h>`.
+    const PIPEFS: u64 = 0x5049_5045;
+    rustix::fs::fstatfs(bell).is_ok_and(|fs| fs.f_type as u64 == PIPEFS)
 }
 
 /// A number that this boot of the kernel has and no other (random(4)); 0 if it cannot be read, and

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -99,12 +99,16 @@ fn a_sealed_page_cannot_shrink() {
     assert_eq!(rustix::fs::ftruncate(&page, 0), Err(Errno::PERM));
 }
 
-/// eventfd(2): it stays readable until it is read, so a ring before the sleep is not lost, and it
-/// never hangs up, so a lifeline is needed beside it.
+/// A pipe without a name, opened anew through /proc for both directions (fifo(7)): a ring stays until
+/// it is read, nothing hangs up or waits or raises SIGPIPE, and nobody else's descriptor changes that.
 #[test]
-fn a_doorbell_stays_rung_and_never_hangs_up() {
-    use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+fn a_doorbell_stays_rung_and_never_waits() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::os::fd::AsRawFd;
+    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let bell = rustix::fs::open(path, flags, Mode::empty()).expect("the same pipe");
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -113,13 +117,17 @@ fn a_doorbell_stays_rung_and_never_hangs_up() {
         let mut set = [PollFd::new(bell, PollFlags::IN)];
         poll(&mut set, Some(&now)).expect("poll")
     };
+    rustix::fs::fcntl_setfl(&reader, OFlags::empty()).expect("a mode");
+    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).expect("a mode");
+    assert_eq!(rustix::io::read(&bell, &mut [0]), Err(Errno::AGAIN));
+    drop((reader, writer));
     assert_eq!(ready(&bell), 0);
-    let duplicate = bell.as_fd().try_clone_to_owned().expect("a duplicate");
-    rustix::io::write(&duplicate, &1u64.to_ne_bytes()).expect("a ring");
-    drop(duplicate);
+    rustix::io::write(&bell, &[1]).expect("a ring");
     assert_eq!((ready(&bell), ready(&bell)), (1, 1));
     rustix::io::read(&bell, &mut [0; 8]).expect("quiet");
     assert_eq!(ready(&bell), 0);
+    while rustix::io::write(&bell, &[1; 4096]).is_ok() {}
+    assert_eq!(rustix::io::write(&bell, &[1]), Err(Errno::AGAIN));
 }
 
 /// inotify(7): setting both times of a file is IN_ATTRIB, a write to it is not. So a follower that

@@ -400,50 +400,104 @@ fn a_receiver_that_claims_too_much_is_corrupt() {
     assert!(matches!(outcome, SendError::Corrupt { .. }), "{outcome:?}");
 }
 
-/// Doorbells that a hostile peer never lets fall silent, or that it lets block whoever silences
-/// them: the receiver's, then the sender's.
+/// Doorbells that a hostile peer fills to the brim, keeps full or keeps empty, after having taken from
+/// its descriptors the mode in which no call waits: neither who listens to one nor who rings one is
+/// held beyond its deadline.
 #[test]
 fn no_doorbell_holds_an_end_beyond_its_deadline() {
-    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::FileExt;
+    use std::sync::mpsc;
+    const PAGE: usize = 1;
     const NEWS: usize = 2;
     const ROOM: usize = 3;
-    // Each read of such a one takes 1 away.
-    let endless = || {
-        let flags = EventfdFlags::SEMAPHORE | EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        eventfd(u32::MAX - 1, flags).expect("a doorbell")
-    };
-    let spoilt = |mut parts: Parts, place: usize, never_silent: bool| {
-        if never_silent {
-            parts.descriptors[place] = endless();
-        }
-        parts
-    };
-    for never_silent in [true, false] {
+    // In the control page: who sleeps, the receiver and the sender.
+    const SLEEPERS: [u64; 2] = [256, 384];
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Hostility {
+        Filled,
+        Refilled,
+        Drained,
+    }
+    fn fill(bell: &OwnedFd) {
+        let most = (u64::MAX - 1).to_ne_bytes();
+        while rustix::io::write(bell, &most).is_ok() {}
+    }
+    fn block(bell: &OwnedFd, blocks: bool) {
+        let mode = if blocks {
+            OFlags::empty()
+        } else {
+            OFlags::NONBLOCK
+        };
+        fcntl_setfl(bell, mode).expect("a mode");
+    }
+    fn kept(parts: &Parts) -> [OwnedFd; 3] {
+        [PAGE, NEWS, ROOM].map(|at| parts.descriptors[at].try_clone().expect("a copy"))
+    }
+    for hostility in [Hostility::Filled, Hostility::Refilled, Hostility::Drained] {
         let (sender, receiver) = FileLog::pair(&small()).expect("a channel");
+        // What was in the hands of whoever handed the ends over stays there.
         let parts = receiver.into_parts().expect("parts");
-        let mut receiver = Receiver::from_parts(spoilt(parts, NEWS, never_silent)).expect("an end");
+        let [page, bells @ ..] = kept(&parts);
+        let mut receiver = Receiver::from_parts(parts).expect("an end");
         let parts = sender.into_parts().expect("parts");
-        let mut sender = Sender::from_parts(spoilt(parts, ROOM, never_silent)).expect("an end");
-        if !never_silent {
-            for (parts, place) in [(sender.to_parts(), NEWS), (receiver.to_parts(), ROOM)] {
-                let shared = &parts.expect("parts").descriptors[place];
-                rustix::fs::fcntl_setfl(shared, rustix::fs::OFlags::empty()).expect("a mode");
+        let [_, others @ ..] = kept(&parts);
+        let mut sender = Sender::from_parts(parts).expect("an end");
+        let page = fs::File::from(page);
+        let spoil = move || {
+            for at in SLEEPERS {
+                page.write_all_at(&1u32.to_ne_bytes(), at).expect("a lie");
             }
-        }
-        let (told, calls) = std::sync::mpsc::channel();
-        // A thread that is not joined: should it hang, it ends with the process.
+            for bell in bells.iter().chain(&others) {
+                block(bell, false);
+                match hostility {
+                    Hostility::Filled | Hostility::Refilled => fill(bell),
+                    Hostility::Drained => drop(rustix::io::read(bell, &mut [0; 1 << 16])),
+                }
+                block(bell, true);
+            }
+        };
+        spoil();
+        let (turn, turns) = mpsc::channel::<()>();
+        let (told, calls) = mpsc::channel();
+        // Threads that are not joined: should one hang, it ends with the process.
         std::thread::spawn(move || {
             let soon = Duration::from_millis(10);
-            let received = receiver.recv_timeout(&mut [0; 8], soon);
-            let _ = told.send(matches!(received, Err(RecvError::TimedOut)));
+            let mut buffer = [0; 128];
+            let call = |done: bool| told.send(done).is_ok() && turns.recv().is_ok();
+            let received = receiver.recv_timeout(&mut buffer, soon);
+            call(matches!(received, Err(RecvError::TimedOut)));
+            call(sender.try_send(&[0; 100]).is_ok());
             while sender.try_send(&[0; 100]).is_ok() {}
             let sent = sender.send_timeout(&[0; 100], soon);
-            let _ = told.send(matches!(sent, Err(SendError::TimedOut)));
-            drop(receiver);
+            call(matches!(sent, Err(SendError::TimedOut)));
+            let mut read = 0;
+            while receiver.try_recv(&mut buffer).is_ok() {
+                read += 1;
+            }
+            call(read > 0);
         });
-        for end in ["receiver", "sender"] {
-            let outcome = calls.recv_timeout(PATIENCE / 4);
-            assert_eq!(outcome, Ok(true), "{end}, never silent: {never_silent}");
+        for call in [
+            "listening for news",
+            "ringing for news",
+            "listening for room",
+            "ringing for room",
+        ] {
+            let end = Instant::now() + PATIENCE / 4;
+            let outcome = loop {
+                match calls.recv_timeout(Duration::from_millis(1)) {
+                    Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < end => {
+                        if hostility != Hostility::Filled {
+                            spoil();
+                        }
+                    }
+                    outcome => break outcome,
+                }
+            };
+            assert_eq!(outcome, Ok(true), "{call}, {hostility:?}");
+            spoil();
+            turn.send(()).expect("the ends");
         }
     }
 }
