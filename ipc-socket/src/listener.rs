@@ -92,7 +92,7 @@ fn admit(options: &Options, visitor: OwnedFd, patience: Wait) -> Result<Receiver
     if transport == Transport::Unix {
         trust(visitor.as_fd())?;
     } else {
-        no_delay(visitor.as_fd())?;
+        pace(visitor.as_fd())?;
     }
     let greeting = read_greeting(visitor.as_fd(), patience)?;
     let incompatible = |what| Err(OpenError::Incompatible { what });
@@ -237,16 +237,27 @@ fn connect_tcp(host: &str, wait: Wait) -> Result<OwnedFd, OpenError> {
                 continue;
             }
             let socket = OwnedFd::from(stream);
-            no_delay(socket.as_fd())?;
+            pace(socket.as_fd())?;
             return Ok(socket);
         }
     }
     Err(OpenError::NotFound)
 }
 
-/// Messages leave at once instead of waiting for the acknowledgement of those before (`tcp(7)`).
-fn no_delay(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
-    rustix::net::sockopt::set_tcp_nodelay(socket, true)
+/// Over a network messages leave at once instead of waiting for the acknowledgement of those before
+/// (TCP_NODELAY, `tcp(7)`).
+///
+/// Within this machine that would make a segment of each, whose way through the network stack costs
+/// its sender three times what a place in the last segment does. There the acknowledgement comes as
+/// soon as the receiver has read what arrived, since it never answers on this connection
+/// (`__tcp_cleanup_rbuf`); so nobody who reads waits, and a stream fills its segments.
+fn pace(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
+    let peer = rustix::net::getpeername(socket)
+        .ok()
+        .flatten()
+        .and_then(|peer| SocketAddr::try_from(peer).ok());
+    let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    rustix::net::sockopt::set_tcp_nodelay(socket, !local)
         .map_err(|error| OpenError::io("setsockopt", error))
 }
 

@@ -115,7 +115,8 @@ fn pipe(capacity: usize) -> Outcome<(OwnedFd, OwnedFd)> {
     Ok((output, input))
 }
 
-/// One connected pair of stream sockets, both ways.
+/// Two connected pairs of stream sockets, one each way as the channels have them: a connection that
+/// is used both ways carries the acknowledgements of TCP for nothing.
 #[derive(Debug)]
 pub(crate) struct SocketLink<S, const SPIN: bool>(PhantomData<S>);
 
@@ -128,8 +129,9 @@ impl<S: Sockets, const SPIN: bool> Link for SocketLink<S, SPIN> {
     type Port = Bytes<SPIN>;
 
     fn open(spec: &Spec, _peers: [u32; 2]) -> Outcome<[Bundle; 2]> {
-        let (a, b) = S::pair(spec)?;
-        Ok([bundle([a.try_clone()?, a]), bundle([b.try_clone()?, b])])
+        let (there_out, there_in) = S::pair(spec)?;
+        let (back_out, back_in) = S::pair(spec)?;
+        Ok([bundle([back_out, there_in]), bundle([there_out, back_in])])
     }
 
     fn port(spec: &Spec, _side: Side, bundle: Bundle) -> Outcome<Self::Port> {
@@ -156,8 +158,7 @@ impl Sockets for Unix {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        // The kernel charges about 37 KiB for 32 of them.
-        let charged = spec.capacity() / 32 * 37;
+        let charged = charged(spec);
         for socket in [&a, &b] {
             if socket_send_buffer_size(socket)? < charged {
                 // It doubles what it is given, and clamps it to net.core.wmem_max, silently
@@ -167,6 +168,11 @@ impl Sockets for Unix {
         }
         Ok((a, b))
     }
+}
+
+/// The kernel charges about 37 KiB for 32 of them.
+fn charged(spec: &Spec) -> usize {
+    spec.capacity() / 32 * 37
 }
 
 /// TCP within this machine, each message sent at once, with the send buffer that the channel asks
@@ -181,7 +187,7 @@ impl Sockets for Tcp {
         let (theirs, _) = listener.accept()?;
         for stream in [&ours, &theirs] {
             stream.set_nodelay(true)?;
-            set_socket_send_buffer_size(stream, spec.capacity())?;
+            set_socket_send_buffer_size(stream, charged(spec) / 2)?;
         }
         Ok((ours.into(), theirs.into()))
     }
