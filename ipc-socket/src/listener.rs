@@ -92,7 +92,7 @@ fn admit(options: &Options, visitor: OwnedFd, patience: Wait) -> Result<Receiver
     if transport == Transport::Unix {
         trust(visitor.as_fd())?;
     } else {
-        pace(visitor.as_fd())?;
+        no_delay(visitor.as_fd())?;
     }
     let greeting = read_greeting(visitor.as_fd(), patience)?;
     let incompatible = |what| Err(OpenError::Incompatible { what });
@@ -237,27 +237,19 @@ fn connect_tcp(host: &str, wait: Wait) -> Result<OwnedFd, OpenError> {
                 continue;
             }
             let socket = OwnedFd::from(stream);
-            pace(socket.as_fd())?;
+            no_delay(socket.as_fd())?;
             return Ok(socket);
         }
     }
     Err(OpenError::NotFound)
 }
 
-/// Over a network messages leave at once instead of waiting for the acknowledgement of those before
-/// (TCP_NODELAY, `tcp(7)`).
-///
-/// Within this machine that would make a segment of each, whose way through the network stack costs
-/// its sender three times what a place in the last segment does. There the acknowledgement comes as
-/// soon as the receiver has read what arrived, since it never answers on this connection
-/// (`__tcp_cleanup_rbuf`); so nobody who reads waits, and a stream fills its segments.
-fn pace(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
-    let peer = rustix::net::getpeername(socket)
-        .ok()
-        .flatten()
-        .and_then(|peer| SocketAddr::try_from(peer).ok());
-    let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    rustix::net::sockopt::set_tcp_nodelay(socket, !local)
+/// Messages leave at once instead of waiting for the acknowledgement of those before (`tcp(7)`). To let
+/// them wait within this machine, where what was read is acknowledged soon, would fill the segments of
+/// a stream, at two to four times the rate; but of a segment as long as the one before it the kernel
+/// keeps the acknowledgement back for 40 ms (`tcp_measure_rcv_mss`).
+fn no_delay(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
+    rustix::net::sockopt::set_tcp_nodelay(socket, true)
         .map_err(|error| OpenError::io("setsockopt", error))
 }
 
