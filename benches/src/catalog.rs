@@ -61,6 +61,10 @@ const CATALOG: &[Implementation] = &[
         .workloads(NO_WINDOW)
         .sizes(TCP_SIZES)
         .note("127.0.0.1"),
+    Implementation::batched::<channel::Tcp>("ipc-socket:tcp:batch", "socket")
+        .workloads(THROUGHPUT)
+        .sizes(TCP_SIZES)
+        .note("127.0.0.1"),
     Implementation::pair::<std_streams::StdUnix>("rival:UnixStream", "socket").waits(BLOCK),
     Implementation::pair::<ipc_channel::IpcChannelLink>("rival:ipc-channel", "socket").waits(BLOCK),
     Implementation::pair::<queue::QueueLink<false>>("floor:mqueue", "mqueue").waits(BLOCK),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
@@ -31,6 +32,11 @@ pub struct Name(String);
 const MAX_WORD: usize = 64;
 /// What `sun_path` of `unix(7)` holds besides its final zero byte.
 const MAX_PATH: usize = 107;
+
+/// How long the lock of a name is waited for, at least and at most. Its holder binds a socket or makes
+/// a FIFO, and is done within a millisecond unless it is kept from running.
+const PATIENCE_LEAST: Duration = Duration::from_millis(20);
+const PATIENCE_MOST: Duration = Duration::from_secs(1);
 
 impl FromStr for Name {
     type Err = OpenError;
@@ -77,11 +83,15 @@ impl Name {
     /// Keeps others of this user from reclaiming or taking names in the same directory meanwhile:
     /// `flock(2)` on the directory, which dies with its holder.
     ///
+    /// Waits for a holder as long as `wait` says, but 20 ms in any case, in which an honest one is done,
+    /// and never longer than a second.
+    ///
     /// # Errors
-    /// As [`path`](Self::path), and `TimedOut` if someone holds the lock for more than a second.
-    pub fn lock(&self) -> Result<NameLock, OpenError> {
+    /// As [`path`](Self::path), and `TimedOut` if someone holds the lock for longer.
+    pub fn lock(&self, wait: Wait) -> Result<NameLock, OpenError> {
         let (path, directory) = self.open_directory()?;
-        let wait = Wait::at_most(std::time::Duration::from_secs(1));
+        let time = wait.remaining().unwrap_or(PATIENCE_MOST);
+        let wait = Wait::at_most(time.clamp(PATIENCE_LEAST, PATIENCE_MOST));
         loop {
             match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(NameLock { path, directory }),
@@ -91,8 +101,7 @@ impl Name {
             if wait.is_over() {
                 return Err(OpenError::TimedOut);
             }
-            // The holder binds a socket or makes a FIFO: it is done within a millisecond.
-            let _ = poll([], Wait::at_most(std::time::Duration::from_millis(1)));
+            let _ = poll([], Wait::at_most(Duration::from_millis(1)));
         }
     }
 

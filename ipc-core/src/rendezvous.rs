@@ -227,7 +227,7 @@ pub fn accept_one<R>(
 /// # Errors
 /// As [`Channel::listen`](crate::Channel::listen).
 pub fn bind_socket(name: &Name) -> Result<(OwnedFd, (u64, u64)), OpenError> {
-    let lock = name.lock()?;
+    let lock = name.lock(Wait::Forever)?;
     if lock.holds(FileType::Socket)? {
         match open_socket(lock.path()) {
             Ok(_) | Err(Errno::AGAIN) => return Err(OpenError::NameInUse),
@@ -259,7 +259,7 @@ pub fn bind_socket(name: &Name) -> Result<(OwnedFd, (u64, u64)), OpenError> {
 
 /// Frees the name if it still is the socket that [`bind_socket`] made.
 pub fn release_socket(name: &Name, identity: (u64, u64)) {
-    if let Ok(lock) = name.lock()
+    if let Ok(lock) = name.lock(Wait::Forever)
         && let Ok(stat) = rustix::fs::lstat(lock.path())
         && (stat.st_dev, stat.st_ino) == identity
     {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use ipc_core::{Name, OpenError};
+use ipc_core::{Name, OpenError, Wait};
 use rustix::fs::FileType;
 
 use common::Folder;
@@ -53,7 +53,11 @@ fn links_other_types_and_open_modes_are_refused() {
     std::os::unix::fs::symlink("file", folder.0.join("link")).unwrap();
     let refused = |word: &str, expected| {
         matches!(
-            folder.name(word).lock().unwrap().holds(expected),
+            folder
+                .name(word)
+                .lock(Wait::Forever)
+                .unwrap()
+                .holds(expected),
             Err(OpenError::Untrusted { .. })
         )
     };
@@ -73,10 +77,15 @@ fn links_other_types_and_open_modes_are_refused() {
 #[test]
 fn the_lock_keeps_others_out_until_it_is_dropped() {
     let folder = Folder::new("lock", 0o700);
-    let held = folder.name("a").lock().unwrap();
-    assert!(matches!(folder.name("b").lock(), Err(OpenError::TimedOut)));
+    let held = folder.name("a").lock(Wait::Forever).unwrap();
+    for wait in [Wait::Never, Wait::Forever] {
+        assert!(matches!(
+            folder.name("b").lock(wait),
+            Err(OpenError::TimedOut)
+        ));
+    }
     drop(held);
-    assert!(folder.name("b").lock().is_ok());
+    assert!(folder.name("b").lock(Wait::Forever).is_ok());
 }
 
 /// In a process of its own, since it changes the environment.

@@ -184,7 +184,7 @@ fn watch(page: &OwnedFd, life: &OwnedFd) -> Result<Watch, Fault> {
         }
         Err(error) => return Err(Fault::Io("inotify_init1", error.into())),
     };
-    let path = format!("/proc/self/fd/{}", page.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", page.as_raw_fd());
     inotify::add_watch(&news, path, inotify::WatchFlags::ATTRIB)
         .map_err(Fault::io("inotify_add_watch"))?;
     let both = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Fault::io("epoll_create1"))?;

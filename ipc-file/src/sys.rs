@@ -196,7 +196,7 @@ pub(crate) fn is_unnamed_file(file: BorrowedFd<'_>, len: u64) -> bool {
 
 /// The same file for one who is only to read it: through this descriptor it cannot be truncated.
 pub(crate) fn read_only(file: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Fault::io("open"))
 }
@@ -214,7 +214,7 @@ pub(crate) fn doorbell() -> Result<OwnedFd, Fault> {
 /// (fifo(7)): no peer can change its mode, so no call on it waits, be the pipe full or empty, and
 /// since it reads too, no ring ends in SIGPIPE.
 pub(crate) fn own_doorbell(bell: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let path = format!("/proc/self/fd/{}", bell.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", bell.as_raw_fd());
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
 }

@@ -39,7 +39,7 @@ struct Fifo {
 
 impl Listener {
     pub(crate) fn bind(name: &Name, options: &Options) -> Result<Self, OpenError> {
-        let lock = name.lock()?;
+        let lock = name.lock(Wait::Forever)?;
         if lock.holds(FileType::Fifo)? {
             if is_live(lock.path())? {
                 return Err(OpenError::NameInUse);
@@ -67,15 +67,21 @@ impl ipc_core::Listener for Listener {
                 Ok(Polled::TimedOut) => return Err(OpenError::TimedOut),
                 Err(error) => return Err(OpenError::io("ppoll", error)),
             }
-            let lock = self.name.lock()?;
-            remove(&lock)?;
-            // Before anything is taken out of the old one, which stays if this fails.
-            let next = Fifo::make(&lock)?;
-            let Fifo { reader, notes, .. } = std::mem::replace(&mut self.fifo, next);
-            if is_greeted(&reader) {
-                return Ok(Receiver::new(reader, notes, &self.options));
+            match self.name.lock(wait) {
+                Ok(lock) => {
+                    remove(&lock)?;
+                    // Before anything is taken out of the old one, which stays if this fails.
+                    let next = Fifo::make(&lock)?;
+                    let Fifo { reader, notes, .. } = std::mem::replace(&mut self.fifo, next);
+                    if is_greeted(&reader) {
+                        return Ok(Receiver::new(reader, notes, &self.options));
+                    }
+                    // Somebody opened the FIFO and is no sender.
+                }
+                // Somebody holds the lock for long.
+                Err(OpenError::TimedOut) => {}
+                Err(error) => return Err(error),
             }
-            // Somebody opened the FIFO and is no sender.
             match wait {
                 Wait::Never => return Err(OpenError::NotFound),
                 _ if wait.is_over() => return Err(OpenError::TimedOut),
@@ -88,7 +94,7 @@ impl ipc_core::Listener for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if self.custody.is_ours()
-            && let Ok(lock) = self.name.lock()
+            && let Ok(lock) = self.name.lock(Wait::Forever)
             && let Ok(stat) = rustix::fs::lstat(lock.path())
             && (stat.st_dev, stat.st_ino) == self.fifo.identity
         {
@@ -139,11 +145,15 @@ fn is_greeted(reader: &Descriptor) -> bool {
 
 /// Opens the FIFO at the name for writing, waiting for a listener.
 pub(crate) fn connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError> {
-    find(wait, || try_connect(name))
+    find(wait, || try_connect(name, wait))
 }
 
-fn try_connect(name: &Name) -> Result<(Descriptor, Notes), OpenError> {
-    let lock = name.lock()?;
+fn try_connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError> {
+    let lock = match name.lock(wait) {
+        // Whether somebody listens is not known yet: it is asked again while there is time.
+        Err(OpenError::TimedOut) => return Err(OpenError::NotFound),
+        lock => lock?,
+    };
     if !lock.holds(FileType::Fifo)? {
         return Err(OpenError::NotFound);
     }

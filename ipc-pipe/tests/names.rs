@@ -77,3 +77,25 @@ fn who_opens_the_fifo_and_is_no_sender_is_not_accepted() {
     let end = receiver.recv_with(&mut [0; 8], later);
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
 }
+
+#[test]
+fn a_lock_that_somebody_holds_makes_nobody_wait_who_would_not() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("fifo");
+    let name: ipc_core::Name = path.to_str().unwrap().parse().unwrap();
+    let options = Options::default();
+    let mut listener = Pipe::listen(&name, &options).unwrap();
+    let held = name.lock(Wait::Forever).unwrap();
+    let nobody = Pipe::connect(&name, &options, Wait::Never);
+    assert!(matches!(nobody, Err(OpenError::NotFound)), "{nobody:?}");
+    drop(held);
+
+    let mut sender = Pipe::connect(&name, &options, Wait::Never).unwrap();
+    let held = name.lock(Wait::Forever).unwrap();
+    let nobody = listener.accept(Wait::Never);
+    assert!(matches!(nobody, Err(OpenError::NotFound)), "{nobody:?}");
+    drop(held);
+    let mut receiver = listener.accept(Wait::Never).unwrap();
+    sender.send(b"hello").unwrap();
+    assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5);
+}

@@ -45,7 +45,7 @@ impl Target {
         number: i32,
         nonce: u64,
     ) -> io::Result<Option<Self>> {
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+        let info = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", pidfd.as_raw_fd()))?;
         let thread = info
             .lines()
             .find_map(|line| line.strip_prefix("Pid:"))

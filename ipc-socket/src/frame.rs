@@ -123,6 +123,20 @@ impl Header {
         }
     }
 
+    /// Writes the whole frame of a message of at most a chunk, without descriptors, to the front of `to`,
+    /// and gives its length.
+    #[inline]
+    pub(crate) fn put(self, message: &[u8], to: &mut [u8]) -> usize {
+        let payload = HEADER + message.len();
+        to[..HEADER].copy_from_slice(&self.encode());
+        to[HEADER..payload].copy_from_slice(message);
+        if let Self::Long(_) = self {
+            to[payload] = COMPLETE;
+            return payload + 1;
+        }
+        payload
+    }
+
     /// Bytes of the message.
     pub(crate) fn length(self) -> usize {
         match self {

@@ -1,6 +1,7 @@
 //! Messages that the kernel may take in several buffers: how they go out, or are taken back.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use ipc_core::wait::Interest;
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::Sender;
 use crate::frame::{self, ABANDONED, CHUNK, COMPLETE, HEADER, Header, Run, WHOLE_MAX};
+use crate::sender::COPY_MAX;
 use crate::sys;
 use crate::wait::{Stop, complete};
 
@@ -56,9 +58,19 @@ impl Sender {
         if wait == Wait::Never && len > WHOLE_MAX {
             self.expect_room(total)?;
         }
+        // Over TCP small messages come here too.
+        let copied = total <= COPY_MAX;
+        if copied {
+            Header::Long(len).put(message, &mut self.scratch);
+        }
         let mut done = 0;
         while done < total {
-            match self.push(message, done, wait) {
+            let pushed = if copied {
+                self.push_copied(done..total, wait)
+            } else {
+                self.push(message, done, wait)
+            };
+            match pushed {
                 Ok(bytes) => done += bytes,
                 Err(stop) => {
                     self.abandoned = (done > 0).then_some(Abandoned { len, done });
@@ -115,6 +127,18 @@ impl Sender {
             &mut self.waiter,
             wait,
             |sleep| sys::send_slices(socket, slices, sleep),
+        )
+    }
+
+    /// Gives the kernel what stands in this range of the scratch, or some of it.
+    pub(crate) fn push_copied(&mut self, range: Range<usize>, wait: Wait) -> Result<usize, Stop> {
+        let (socket, bytes) = (self.socket.as_fd(), &self.scratch[range]);
+        complete(
+            &self.socket,
+            Interest::Write,
+            &mut self.waiter,
+            wait,
+            |sleep| sys::send(socket, bytes, sleep),
         )
     }
 

@@ -7,7 +7,7 @@ use ipc_core::{Custody, Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
-use crate::frame::{self, HEADER, RIGHTS_MAX, WHOLE_MAX};
+use crate::frame::{self, HEADER, Header, RIGHTS_MAX, WHOLE_MAX};
 use crate::long::Abandoned;
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::wait::{Stop, complete};
@@ -32,7 +32,7 @@ pub struct Sender {
 }
 
 /// Up to here a copy beside the header is cheaper than a second slice.
-const COPY_MAX: usize = 4 << 10;
+pub(crate) const COPY_MAX: usize = 4 << 10;
 
 impl Sender {
     pub(crate) fn new(
@@ -141,21 +141,12 @@ impl Sender {
     /// One frame in one buffer of the kernel: all of it or nothing, and one system call.
     #[inline]
     fn send_whole(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
-        let header = frame::whole(message.len());
-        let socket = self.socket.as_fd();
-        let length = HEADER + message.len();
-        let outcome = if length <= COPY_MAX {
-            let frame = &mut self.scratch[..length];
-            frame[..HEADER].copy_from_slice(&header);
-            frame[HEADER..].copy_from_slice(message);
-            complete(
-                &self.socket,
-                Interest::Write,
-                &mut self.waiter,
-                wait,
-                |sleep| sys::send(socket, frame, sleep),
-            )
+        let header = Header::Whole(message.len());
+        let outcome = if header.total() <= COPY_MAX {
+            let length = header.put(message, &mut self.scratch);
+            self.push_copied(0..length, wait)
         } else {
+            let (header, socket) = (header.encode(), self.socket.as_fd());
             let slices = [IoSlice::new(&header), IoSlice::new(message)];
             complete(
                 &self.socket,
@@ -219,19 +210,14 @@ impl ipc_core::Sender for Sender {
         }
     }
 
-    /// As many messages as fit into 32 KiB with their headers go in one `send(2)`, all of them or
-    /// none; over TCP one message a call.
+    /// As many messages as fit into 32 KiB with their frames go in one `send(2)`: over a Unix socket
+    /// all of them or none, over TCP as many as there is room for.
     fn send_batch_with(&mut self, batch: &[IoSlice<'_>], wait: Wait) -> Result<usize, SendError> {
         let mut sent = 0;
         let mut wait = wait;
         while sent < batch.len() {
-            let (count, outcome) = if self.transport == Transport::Unix {
-                self.send_together(&batch[sent..], wait)
-            } else {
-                (1, self.send_with(&batch[sent], wait))
-            };
-            match outcome {
-                Ok(()) => sent += count,
+            match self.send_together(&batch[sent..], wait) {
+                Ok(count) => sent += count,
                 Err(error) if sent == 0 => return Err(error),
                 Err(_) => break,
             }
@@ -242,40 +228,52 @@ impl ipc_core::Sender for Sender {
 }
 
 impl Sender {
-    /// The first messages of a batch that is not empty: how many, and how it went.
-    fn send_together(
-        &mut self,
-        batch: &[IoSlice<'_>],
-        wait: Wait,
-    ) -> (usize, Result<(), SendError>) {
+    /// Sends the first messages of a batch that is not empty: how many.
+    fn send_together(&mut self, batch: &[IoSlice<'_>], wait: Wait) -> Result<usize, SendError> {
+        if let Some(gone) = self.gone {
+            return Err(gone.to_send());
+        }
+        self.settle(wait)?;
+        let frame = match self.transport {
+            Transport::Unix => Header::Whole,
+            Transport::Tcp => Header::Long,
+        };
         let (mut count, mut length) = (0, 0);
         for message in batch {
-            let end = length + HEADER + message.len();
+            let header = frame(message.len());
+            let end = length + header.total();
             if end > self.scratch.len() || message.len() > self.max_message {
                 break;
             }
-            self.scratch[length..length + HEADER].copy_from_slice(&frame::whole(message.len()));
-            self.scratch[length + HEADER..end].copy_from_slice(message);
+            header.put(message, &mut self.scratch[length..]);
             (count, length) = (count + 1, end);
         }
         if count < 2 {
-            return (1, ipc_core::Sender::send_with(self, &batch[0], wait));
+            return ipc_core::Sender::send_with(self, &batch[0], wait).map(|()| 1);
         }
-        if let Some(gone) = self.gone {
-            return (0, Err(gone.to_send()));
+        let first = frame(batch[0].len()).total();
+        let mut done = 0;
+        while done < first {
+            match self.push_copied(done..length, wait) {
+                Ok(bytes) => done += bytes,
+                Err(stop) => {
+                    let len = batch[0].len();
+                    self.abandoned = (done > 0).then_some(Abandoned { len, done });
+                    return Err(self.explain(stop));
+                }
+            }
         }
-        if let Err(error) = self.settle(wait) {
-            return (0, Err(error));
+        // TCP may have cut the frames anywhere.
+        for (sent, message) in batch[..count].iter().enumerate() {
+            let len = message.len();
+            let total = frame(len).total();
+            if done < total {
+                self.abandoned = (done > 0).then_some(Abandoned { len, done });
+                return Ok(sent);
+            }
+            done -= total;
         }
-        let (socket, frames) = (self.socket.as_fd(), &self.scratch[..length]);
-        let outcome = complete(
-            &self.socket,
-            Interest::Write,
-            &mut self.waiter,
-            wait,
-            |sleep| sys::send(socket, frames, sleep),
-        );
-        (count, outcome.map(drop).map_err(|stop| self.explain(stop)))
+        Ok(count)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Messages of every size through one pair: whole, in chunks, given up half way.
 
+use std::io::IoSlice;
 use std::time::Duration;
 
 use ipc_core::{
     Channel, Listener as _, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
 };
-use ipc_socket::{Options, Socket};
+use ipc_socket::{Options, Receiver, Sender, Socket};
 
 /// Longest message in one frame, and longest piece of a longer one; see the crate's page.
 const WHOLE_MAX: usize = (32 << 10) - 4;
@@ -98,15 +99,17 @@ fn a_large_message_that_does_not_fit_now_is_full_and_one_that_never_fits_is_a_li
     assert!(matches!(tx.try_send(&message), Err(SendError::Closed)));
 }
 
+fn tcp(options: &Options) -> (Sender, Receiver) {
+    let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), options).unwrap();
+    let address = format!("tcp:{}", listener.tcp_address().unwrap());
+    let tx = Socket::connect(&address.parse().unwrap(), options, Wait::Never).unwrap();
+    let rx = listener.accept(Wait::at_most(Duration::from_secs(5)));
+    (tx, rx.unwrap())
+}
+
 #[test]
 fn tcp_carries_the_same_and_ends_the_same() {
-    let options = Options::default();
-    let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
-    let address = format!("tcp:{}", listener.tcp_address().unwrap());
-    let mut tx = Socket::connect(&address.parse().unwrap(), &options, Wait::Never).unwrap();
-    let mut rx = listener
-        .accept(Wait::at_most(Duration::from_secs(5)))
-        .unwrap();
+    let (mut tx, mut rx) = tcp(&Options::default());
     let mut received = Vec::new();
     for len in [0, 1, 5000, 100_000] {
         let message: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
@@ -124,5 +127,37 @@ fn tcp_carries_the_same_and_ends_the_same() {
         rx.recv_vec(&mut received, Wait::Forever).unwrap();
         assert_eq!(received, [5; 1000]);
     }
+    assert!(matches!(rx.recv(&mut []), Err(RecvError::Closed)));
+}
+
+#[test]
+fn a_batch_that_tcp_cuts_arrives_in_order_and_once() {
+    const OFFERED: usize = 50;
+    let (mut tx, mut rx) = tcp(&Options::default().capacity(128 << 10));
+    let message = |number: usize| vec![number as u8; 100 + number % 1000];
+    let (mut sent, mut cut) = (0, 0);
+    let mut received = Vec::new();
+    for _ in 0..8 {
+        let first = sent;
+        loop {
+            let batch: Vec<Vec<u8>> = (sent..sent + OFFERED).map(message).collect();
+            let slices: Vec<IoSlice<'_>> = batch.iter().map(|it| IoSlice::new(it)).collect();
+            match tx.send_batch_with(&slices, Wait::Never) {
+                Ok(count) => {
+                    sent += count;
+                    cut += usize::from(count < OFFERED);
+                }
+                Err(SendError::Full) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        for number in first..sent {
+            let wait = Wait::at_most(Duration::from_secs(5));
+            rx.recv_vec(&mut received, wait).unwrap();
+            assert!(received == message(number), "{number}");
+        }
+    }
+    assert!(cut > 0, "no batch was cut");
+    drop(tx);
     assert!(matches!(rx.recv(&mut []), Err(RecvError::Closed)));
 }

@@ -107,3 +107,14 @@ fn tcp_takes_a_call_a_message_too() {
     let calls = round_trips(tcp(&blocking), tcp(&blocking), LOAD);
     assert_eq!(calls, 2 * MESSAGES);
 }
+
+#[test]
+fn a_batch_over_tcp_is_a_call_for_each_32_kib_too() {
+    let frames_per_call = (32 << 10) / (64 + 5);
+    let load = Load {
+        messages: 1000,
+        ..LOAD
+    };
+    let calls = sends_batch(tcp(&Options::default()), load);
+    assert_eq!(calls, 1000u64.div_ceil(frames_per_call));
+}
