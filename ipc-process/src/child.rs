@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::StartError;
 use crate::control::Control;
 use crate::spawn::{MARKER, signals, sys};
-pub(crate) use run::{EXIT_UNTOLD, Thread, rehearse, serve};
+pub(crate) use run::{EXIT_UNTOLD, Thread, obey, rehearsal, rehearse, serve};
 
 /// Deeper than any sensible tree of processes, shallow enough for any machine.
 const MAX_DEPTH: u32 = 32;

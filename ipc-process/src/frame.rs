@@ -24,10 +24,12 @@ pub(crate) enum Kind {
     Refused = 8,
     /// Parent: be a fork server.
     Serve = 9,
-    /// Parent to a fork server: one more process.
+    /// Parent to a fork server: one more process for each of these sockets.
     Fork = 10,
     /// Fork server: here it is.
     Forked = 11,
+    /// Parent: get ready for a start.
+    Rehearse = 12,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Serve,
             Fork,
             Forked,
+            Rehearse,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -114,6 +114,10 @@ pub(crate) fn join_group(child: &Child) -> rustix::io::Result<()> {
     }
 }
 
+fn no_room() -> io::Result<()> {
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
 impl Zygote {
     fn launch() -> Result<Self, StartError> {
         let depth = child::depth_of_children()?;
@@ -185,23 +189,24 @@ impl Zygote {
         supervisor::keep_unknown_children();
     }
 
-    /// Asks for as many as are missing. The sockets are made here, so that none is on its way for
-    /// long: while there are such, the kernel looks for lost ones at every close (unix(7)).
+    /// Asks for as many as are missing. The sockets are made here and go in one message, so that none
+    /// is on its way for long: while there are such, the kernel looks for lost ones whenever a socket
+    /// is closed (unix(7)).
     fn ask(&mut self) -> io::Result<()> {
         if self.ready.len() + self.asked.len() > FEW {
             return Ok(());
         }
-        while self.ready.len() + self.asked.len() < READY {
-            let (ours, theirs) = Control::pair()?;
-            let fork = Frame {
-                kind: Kind::Fork,
-                body: Vec::new(),
-                descriptors: vec![theirs.into()],
-            };
-            self.control
-                .send(fork, || Err(io::ErrorKind::WouldBlock.into()))?;
-            self.asked.push_back(ours);
+        let missing = READY - self.ready.len() - self.asked.len();
+        let mut ours = Vec::with_capacity(missing);
+        let mut fork = Frame::new(Kind::Fork, Vec::new());
+        for _ in 0..missing {
+            let (own_end, theirs) = Control::pair()?;
+            own_end.send(child::rehearsal(), no_room)?;
+            ours.push(own_end);
+            fork.descriptors.push(theirs.into());
         }
+        self.control.send(fork, no_room)?;
+        self.asked.extend(ours);
         Ok(())
     }
 

@@ -191,3 +191,21 @@ fn without_pidfd_send_signal_signals_go_by_pid() {
         assert_eq!((ends, zombies), (vec![Ok(5), Ok(42), Ok(9)], 0));
     }
 }
+
+/// As under the filter of containers, which lets nobody unshare anything.
+#[test]
+fn a_fork_server_serves_where_its_threads_cannot_be_asked_for() {
+    fn program(method: u8) -> (Vec<Result<i32, String>>, usize) {
+        refuse(&[Refused {
+            call: libc::SYS_unshare,
+            request: None,
+            errno: libc::EPERM,
+        }]);
+        (ends_of_all_kinds(method_of(method)), zombies().len())
+    }
+    let _watchdog = watch();
+    for method in BOTH {
+        let (ends, zombies) = run(program, (number_of(method),));
+        assert_eq!((ends, zombies), (vec![Ok(5), Ok(42), Ok(9)], 0));
+    }
+}

@@ -156,6 +156,49 @@ fn what_is_inherited_is_what_a_spawned_process_inherits() {
     });
 }
 
+/// With nothing behind it that would have it written out: no end of a line, no exit handler.
+fn say_by_rust_and_by_c() {
+    print!("rust ");
+    // SAFETY: a C string without a conversion.
+    unsafe { libc::printf(c"and c".as_ptr()) };
+}
+
+#[test]
+fn what_a_process_wrote_is_written_out_at_its_end() {
+    for method in BOTH {
+        let (mut said, says) = std::io::pipe().unwrap();
+        let process = Process::new(say_by_rust_and_by_c, ())
+            .stdout(OwnedFd::from(says))
+            .start_method(method);
+        process.start().unwrap().join().unwrap();
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "rust and c", "{method:?}");
+    }
+}
+
+#[test]
+fn a_thread_that_keeps_standard_output_does_not_keep_the_process() {
+    for method in BOTH {
+        let process = Process::new(
+            || {
+                let (locked, is_locked) = std::sync::mpsc::channel();
+                std::thread::spawn(move || {
+                    let _out = std::io::stdout().lock();
+                    locked.send(()).unwrap();
+                    forever()
+                });
+                is_locked.recv().unwrap();
+            },
+            (),
+        );
+        let process = process.daemon(true).start_method(method).start().unwrap();
+        let end = process.wait_timeout(std::time::Duration::from_secs(5));
+        let end = end.unwrap();
+        assert!(end.is_some_and(|end| end.success()), "{method:?}: {end:?}");
+    }
+}
+
 #[test]
 fn a_server_with_privileges_that_were_given_up_is_not_used() {
     alone(|| {

@@ -42,35 +42,35 @@ pub(crate) fn serve(control: Control, thread: Thread) -> ! {
     // Threads of ours take no signals: those go to the function's thread, with the mask and the
     // dispositions that it makes, as they would in its own program.
     signals::block_all();
-    let frame = match control.recv(Wait::Forever) {
-        Ok(Some(frame)) => frame,
-        Ok(None) => std::process::exit(EXIT_UNUSED),
-        Err(error) => {
-            let reason = error.to_string().into_bytes();
-            send(&control, Frame::new(Kind::BadArguments, reason));
-            std::process::exit(EXIT_UNUSED)
+    obey(control, thread)
+}
+
+/// As [`serve`], where all signals are blocked.
+pub(crate) fn obey(control: Control, thread: Thread) -> ! {
+    loop {
+        let frame = match control.recv(Wait::Forever) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => std::process::exit(EXIT_UNUSED),
+            Err(error) => {
+                let reason = error.to_string().into_bytes();
+                send(&control, Frame::new(Kind::BadArguments, reason));
+                std::process::exit(EXIT_UNUSED)
+            }
+        };
+        match frame.kind {
+            Kind::Rehearse => rehearse(&frame.body),
+            Kind::Start => carry_out(control, frame, thread),
+            Kind::Serve if same_image(&frame.body) => zygote::serve(control),
+            _ => std::process::exit(EXIT_UNUSED),
         }
-    };
-    match frame.kind {
-        Kind::Start => carry_out(control, frame, thread),
-        Kind::Serve if same_image(&frame.body) => zygote::serve(control),
-        _ => std::process::exit(EXIT_UNUSED),
     }
 }
 
-/// Does what a process does between its orders and its end, with a function that does nothing. The
-/// pages of memory that this touches are then at hand, and the loader has found what it looks for
-/// at the first call.
-pub(crate) fn rehearse() {
-    let Ok((ours, theirs)) = Control::pair() else {
-        return;
-    };
-    let Some(place) = trampoline::place_of::<_, ()>(|| ()) else {
-        return;
-    };
+/// Orders to a process that is to have others soon: [`rehearse`].
+pub(crate) fn rehearsal() -> Frame {
     let start = Start {
         identity: None,
-        place,
+        place: 0,
         parent: 0,
         daemon: false,
         stoppable: false,
@@ -80,23 +80,29 @@ pub(crate) fn rehearse() {
         arguments: &[],
     };
     let body = postcard::to_stdvec(&start).unwrap_or_default();
-    send(&ours, Frame::new(Kind::Start, body));
-    let Ok(Some(Frame { body, .. })) = theirs.try_recv(&mut Vec::new()) else {
+    Frame::new(Kind::Rehearse, body)
+}
+
+fn nothing() {}
+
+/// Does what a process does between its orders and its end, with a function that does nothing. The
+/// pages of memory that this touches are then at hand, and the loader has found what it looks for
+/// at the first call.
+pub(crate) fn rehearse(orders: &[u8]) {
+    let Ok(start) = postcard::from_bytes::<Start<'_>>(orders) else {
         return;
     };
-    let Ok(start) = postcard::from_bytes::<Start<'_>>(&body) else {
-        return;
-    };
-    if let Some(function) = trampoline::at_place(start.place) {
-        let nothing = Parts {
+    // Its own place, and not one that was sent: nobody has compared the images yet.
+    let place = trampoline::place_of::<_, ()>(nothing);
+    if let Some(function) = place.and_then(trampoline::at_place) {
+        let parts = Parts {
             descriptors: Vec::new(),
             data: start.arguments.to_vec(),
         };
-        let (frame, _) = call(function, nothing);
-        send(&theirs, frame);
+        call(function, parts);
     }
     panic::rehearse();
-    let _ = io::stdout().flush();
+    flush();
 }
 
 fn same_image(identity: &[u8]) -> bool {
@@ -151,7 +157,24 @@ fn carry_out(control: Control, frame: Frame, thread: Thread) -> ! {
             .spawn(run)
             .map_or(EXIT_UNUSED, |thread| thread.join().unwrap_or(EXIT_PANICKED)),
     };
+    if start.inherit.is_some() && thread == Thread::This && sys::has_one_thread() {
+        end_as_fork(code)
+    }
     std::process::exit(code)
+}
+
+/// What the process wrote is written out; handlers of exit(3) and destructors of libraries, which
+/// take about as long as all else that a fork does, are left out. Not for a process with further
+/// threads: they may hold the locks of the streams for ever. One that has started processes of its
+/// own, which a handler ends or waits for, has a supervisor's.
+fn end_as_fork(code: i32) -> ! {
+    flush();
+    sys::end_without_handlers(code)
+}
+
+fn flush() {
+    let _ = io::stdout().flush();
+    sys::flush_c_streams();
 }
 
 /// Runs the function and sends what came of it; gives the exit code.

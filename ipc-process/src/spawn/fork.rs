@@ -8,7 +8,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 
-use super::sys::last_errno;
+use super::sys::{has_one_thread, last_errno};
 
 /// What a fork needs.
 #[derive(Debug)]
@@ -34,7 +34,9 @@ impl Forker {
     /// # Errors
     /// BUSY with several threads, whose locks a child would find held for ever.
     pub(crate) fn new() -> Result<Self, Errno> {
-        if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
+        // Listing the directory would leave a hole in the heap for every child to write to.
+        if !has_one_thread() && std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1
+        {
             return Err(Errno::BUSY);
         }
         Ok(Self {

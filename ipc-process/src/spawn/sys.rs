@@ -1,5 +1,6 @@
 //! The remaining calls that have no safe form: ioctl_pidfs(2) PIDFD_GET_INFO, epoll_wait(2),
-//! atexit(3), taking over a descriptor by its number, a group or session that is none of ours.
+//! atexit(3) and an end without its handlers, taking over a descriptor by its number, a group or
+//! session that is none of ours.
 #![expect(unsafe_code, reason = "C interfaces")]
 
 use std::ffi::{CStr, OsStr, c_int};
@@ -136,6 +137,25 @@ pub(crate) fn at_exit(hook: extern "C" fn()) {
     // SAFETY: the hook is a plain function that does not unwind. Failure (no memory) leaves the
     // rest to PR_SET_PDEATHSIG.
     unsafe { libc::atexit(hook) };
+}
+
+/// Whether this process has no thread but this one: what unshare(2) asks before it does nothing.
+/// No where a sandbox does not let it be asked.
+pub(crate) fn has_one_thread() -> bool {
+    // SAFETY: with one thread there is nothing to be unshared, with several it is an error.
+    unsafe { libc::unshare(libc::CLONE_SIGHAND) == 0 }
+}
+
+/// Writes out what C's streams hold: fflush(3).
+pub(crate) fn flush_c_streams() {
+    // SAFETY: null stands for every stream.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// _exit(2).
+pub(crate) fn end_without_handlers(code: i32) -> ! {
+    // SAFETY: ends this process, runs nothing of it.
+    unsafe { libc::_exit(code) }
 }
 
 /// The process group that this process belongs to, as setpgid(2) numbers it; none where its leader

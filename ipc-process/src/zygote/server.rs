@@ -26,29 +26,30 @@ pub(crate) fn serve(control: Control) -> ! {
         Thread::New
     };
     while let Ok(Some(frame)) = control.recv(Wait::Forever) {
-        let own_end = frame.descriptors.into_iter().next();
-        let Some(own_end) = own_end.filter(|_| frame.kind == Kind::Fork) else {
+        if frame.kind != Kind::Fork {
             break;
-        };
-        match forker.fork() {
-            Ok(Forked::Child) => {
-                // What it keeps open is what its process has: not the server's socket.
-                drop(control);
-                child::rehearse();
-                child::serve(Control::from_fd(own_end), thread)
+        }
+        let mut ends = frame.descriptors.into_iter();
+        while let Some(own_end) = ends.next() {
+            match forker.fork() {
+                Ok(Forked::Child) => {
+                    // What it keeps open is what its process has.
+                    drop((control, ends));
+                    child::obey(Control::from_fd(own_end), thread)
+                }
+                Ok(Forked::Parent(pid, pidfd)) => {
+                    drop(own_end);
+                    let forked = Frame {
+                        kind: Kind::Forked,
+                        body: pid.to_ne_bytes().to_vec(),
+                        descriptors: vec![pidfd],
+                    };
+                    // Without a program that listens the process sees its control socket close,
+                    // and ends.
+                    let _ = send(&control, forked);
+                }
+                Err(error) => refuse(&control, "clone", error),
             }
-            Ok(Forked::Parent(pid, pidfd)) => {
-                drop(own_end);
-                let forked = Frame {
-                    kind: Kind::Forked,
-                    body: pid.to_ne_bytes().to_vec(),
-                    descriptors: vec![pidfd],
-                };
-                // Without a program that listens the process sees its control socket close, and
-                // ends.
-                let _ = send(&control, forked);
-            }
-            Err(error) => refuse(&control, "clone", error),
         }
     }
     std::process::exit(0)
@@ -61,7 +62,7 @@ fn prepare() -> Result<Forker, (&'static str, Errno)> {
         rustix::process::setpgid(None, None).map_err(|e| ("setpgid", e))?;
     }
     sys::set_thread_name("ipc-zygote");
-    child::rehearse();
+    child::rehearse(&child::rehearsal().body);
     Forker::new().map_err(|e| ("clone", e))
 }
 
