@@ -175,37 +175,30 @@ fn without_pidfd_open_what_needs_it_says_so() {
     assert!(run(program, ()));
 }
 
-#[test]
-fn without_pidfd_send_signal_signals_go_by_pid() {
-    fn program(method: u8) -> (Vec<Result<i32, String>>, usize) {
+/// Processes of both kinds end in every way, and are told apart, where a call is refused.
+fn ends_are_told_without(call: libc::c_long, errno: i32) {
+    fn program(method: u8, call: libc::c_long, errno: i32) -> (Vec<Result<i32, String>>, usize) {
         refuse(&[Refused {
-            call: libc::SYS_pidfd_send_signal,
+            call,
             request: None,
-            errno: libc::ENOSYS,
+            errno,
         }]);
         (ends_of_all_kinds(method_of(method)), zombies().len())
     }
     let _watchdog = watch();
     for method in BOTH {
-        let (ends, zombies) = run(program, (number_of(method),));
+        let (ends, zombies) = run(program, (number_of(method), call, errno));
         assert_eq!((ends, zombies), (vec![Ok(5), Ok(42), Ok(9)], 0));
     }
+}
+
+#[test]
+fn without_pidfd_send_signal_signals_go_by_pid() {
+    ends_are_told_without(libc::SYS_pidfd_send_signal, libc::ENOSYS);
 }
 
 /// As under the filter of containers, which lets nobody unshare anything.
 #[test]
 fn a_fork_server_serves_where_its_threads_cannot_be_asked_for() {
-    fn program(method: u8) -> (Vec<Result<i32, String>>, usize) {
-        refuse(&[Refused {
-            call: libc::SYS_unshare,
-            request: None,
-            errno: libc::EPERM,
-        }]);
-        (ends_of_all_kinds(method_of(method)), zombies().len())
-    }
-    let _watchdog = watch();
-    for method in BOTH {
-        let (ends, zombies) = run(program, (number_of(method),));
-        assert_eq!((ends, zombies), (vec![Ok(5), Ok(42), Ok(9)], 0));
-    }
+    ends_are_told_without(libc::SYS_unshare, libc::EPERM);
 }
