@@ -16,9 +16,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipc_core::lifeline::{Lifeline, Peer};
-use ipc_core::{OpenError, RecvError, Wait, Waiter};
+use ipc_core::{Limit, OpenError, RecvError, Wait, Waiter};
 use rustix::io::Errno;
-use rustix::process::PidfdFlags;
+use rustix::process::{PidfdFlags, Resource, getrlimit};
 
 use crate::clerk::Clerk;
 use crate::notice;
@@ -67,6 +67,14 @@ impl Post {
         notices: &OwnedFd,
         lifeline: &Lifeline,
     ) -> Result<Self, OpenError> {
+        let limit = getrlimit(Resource::Sigpending).current;
+        if limit == Some(0) {
+            return Err(OpenError::Limit(Limit {
+                name: "RLIMIT_SIGPENDING",
+                value: limit,
+                advice: "no signal could ever arrive; raise the limit (ulimit -i)",
+            }));
+        }
         let mut nonce = [0; 8];
         rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
             .map_err(|e| OpenError::io("getrandom", e))?;

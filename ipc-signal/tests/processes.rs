@@ -121,6 +121,24 @@ fn the_limit_of_the_kernel_is_back_pressure_and_loses_nothing() {
     );
 }
 
+fn without_any() -> String {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Sigpending, none).unwrap();
+    match SignalQueue::pair(&Options::default()) {
+        Err(OpenError::Limit(limit)) => limit.name.into(),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn where_no_signal_may_be_queued_there_is_no_channel() {
+    let refused = Process::new(without_any, ()).start().unwrap().join();
+    assert_eq!(refused.unwrap(), "RLIMIT_SIGPENDING");
+}
+
 /// Sends its own process noise on the signal that the receiver has blocked here. (Where the clerk
 /// receives none is blocked, and none is sent: it would be the end, whatever this library did.)
 fn survive_noise(mut receiver: Receiver) -> u64 {
