@@ -1,5 +1,6 @@
 //! What a process can be asked to be, who it says its relatives are, and processes with a type of
 //! their own.
+#![expect(unsafe_code, reason = "signal has no safe form")]
 
 mod common;
 
@@ -187,8 +188,10 @@ fn a_process_of_an_own_type_stops_when_asked() {
     }
 }
 
-#[test]
-fn a_handle_tells_of_both_kinds_of_signals() {
+fn signals_of_all_kinds() {
+    // A shell starts what runs in the background with SIGINT ignored, and that is inherited.
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     for method in BOTH {
         for signal in ["interrupt", "terminate", "kill"] {
             let process = Process::new(|| -> () { forever() }, ())
@@ -210,6 +213,12 @@ fn a_handle_tells_of_both_kinds_of_signals() {
             );
         }
     }
+}
+
+#[test]
+fn a_handle_tells_of_both_kinds_of_signals() {
+    let process = Process::new(signals_of_all_kinds, ()).start().unwrap();
+    process.join().unwrap();
 }
 
 /// Arguments by name.
