@@ -1,11 +1,10 @@
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_core::lifeline::{Lifeline, Peer};
 use ipc_core::wait::{Interest, Polled, poll};
 use ipc_core::{Custody, Limits, SendError, Wait, WaitStrategy, Waiter};
 use rustix::io::Errno;
-use rustix::time::ClockId;
 
 use crate::history::History;
 use crate::notice::{self, Notice};
@@ -14,6 +13,10 @@ use crate::word::{MAX_MESSAGE, Word};
 
 /// Notices that one look takes at most, so that a flood of them cannot hold a send.
 const NOTICES: usize = 64;
+/// A send looks for notices when the last look is this old: at each it would cost a tenth of a
+/// round trip. So long a sender may go on sending to a receiver that is gone, or has moved; the tick of
+/// the kernel, which is cheaper to read, is four times as long and more.
+const LOOK: Duration = Duration::from_millis(1);
 /// A process that dies closes its sockets one after the other; so long the lifeline may be behind.
 const DYING: Duration = Duration::from_millis(50);
 /// At the kernel's limit nothing tells of room: look again after so long, doubling to the most.
@@ -34,9 +37,8 @@ pub struct Sender {
     pub(crate) history: History,
     pub(crate) waiter: Waiter,
     pub(crate) custody: Custody,
-    /// The tick at which notices were looked for last: to look at each send would cost a tenth of a
-    /// round trip.
-    looked: i64,
+    /// When notices were looked for last.
+    looked: Instant,
     end: Option<End>,
 }
 
@@ -82,7 +84,7 @@ impl Sender {
             history,
             waiter: Waiter::new(strategy),
             custody: Custody::new(),
-            looked: tick(),
+            looked: Instant::now(),
             end: None,
         }
     }
@@ -91,13 +93,13 @@ impl Sender {
     /// has gone by since it last looked.
     #[inline]
     fn flows(&self) -> bool {
-        self.looked == tick() && self.history.flows() && !self.gone
+        self.history.flows() && !self.gone && self.looked.elapsed() < LOOK
     }
 
     /// One attempt to send this after all that waits.
     fn attempt(&mut self, word: Word) -> Result<Option<Obstacle>, SendError> {
         let ready = self.target.is_some() && !self.gone && self.history.has_room();
-        if !ready || self.history.waiting() > 0 || self.looked != tick() {
+        if !ready || self.history.waiting() > 0 || self.looked.elapsed() >= LOOK {
             self.read_notices()?;
         }
         while let Some(waiting) = self.history.next() {
@@ -138,7 +140,7 @@ impl Sender {
         if let Some(end) = self.end {
             return Err(end.into());
         }
-        self.looked = tick();
+        self.looked = Instant::now();
         for _ in 0..NOTICES {
             let notice = notice::next(&self.notices).map_err(|e| SendError::io("recvmsg", e))?;
             let Some(notice) = notice else {
@@ -241,14 +243,6 @@ impl Sender {
             Err(error) => Err(SendError::io("ppoll", error)),
         }
     }
-}
-
-/// The tick of the kernel, of 1 to 10 ms, in nanoseconds. It costs a load, and the precise time a
-/// twentieth of a send.
-#[inline]
-fn tick() -> i64 {
-    let now = rustix::time::clock_gettime(ClockId::MonotonicCoarse);
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 impl ipc_core::Sender for Sender {

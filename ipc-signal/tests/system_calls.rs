@@ -1,5 +1,5 @@
 //! System calls per message, counted exactly: a send is one and a receive is one. The sender looks
-//! for notices once a tick, the receiver sends one for each eighth of the window and is
+//! for notices once a millisecond, the receiver sends one for each eighth of the window and is
 //! interrupted every 40 ms.
 
 use ipc_conformance::syscalls::{Load, round_trips, to_itself};
