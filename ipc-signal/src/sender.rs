@@ -14,8 +14,8 @@ use crate::word::{MAX_MESSAGE, Word};
 /// Notices that one look takes at most, so that a flood of them cannot hold a send.
 const NOTICES: usize = 64;
 /// A send looks for notices when the last look is this old: at each it would cost a tenth of a
-/// round trip. So long a sender may go on sending to a receiver that is gone, or has moved; the tick of
-/// the kernel, which is cheaper to read, is four times as long and more.
+/// round trip. So long a sender may go on sending to a receiver that is gone, or has moved: the kernel's
+/// tick, which is cheaper to read, can be ten times as long, and a receiver move within it.
 const LOOK: Duration = Duration::from_millis(1);
 /// A process that dies closes its sockets one after the other; so long the lifeline may be behind.
 const DYING: Duration = Duration::from_millis(50);
@@ -89,8 +89,8 @@ impl Sender {
         }
     }
 
-    /// Whether nothing stands in the way of the next message, as far as this end knows, and no time
-    /// has gone by since it last looked.
+    /// Whether nothing stands in the way of the next message, as far as this end knows, and it has
+    /// looked within [`LOOK`].
     #[inline]
     fn flows(&self) -> bool {
         self.history.flows() && !self.gone && self.looked.elapsed() < LOOK
