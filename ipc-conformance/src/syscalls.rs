@@ -1,8 +1,10 @@
-//! Counting system calls exactly: the counted thread runs under `PTRACE_SYSCALL` (`ptrace(2)`).
+//! Counting system calls exactly, and dying at each of them: the thread runs under `PTRACE_SYSCALL`
+//! (`ptrace(2)`).
 
 #![expect(unsafe_code, reason = "rustix has no ptrace")]
 
 use std::mem;
+use std::ops::ControlFlow;
 use std::ptr;
 use std::time::Duration;
 
@@ -67,6 +69,15 @@ fn mark() {
     let _ = rustix::process::getppid();
 }
 
+/// Where [`step`] stops a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Before each system call. One at which a process is killed is not made.
+    Call,
+    /// Before each instruction, a system call being one. [`Counted::stop`] goes unnoticed.
+    Instruction,
+}
+
 /// Runs `run(probe, arguments)` in a process of its own and gives the number of system calls that
 /// its thread made between [`Probe::start`] and [`Counted::stop`]. Tracing slows each call down by
 /// some microseconds.
@@ -74,6 +85,25 @@ fn mark() {
 /// # Panics
 /// When the process cannot be traced, or dies, or does not come to its end.
 pub fn count<F, A>(run: F, arguments: A) -> u64
+where
+    F: Target<(Probe, A), Output = ()>,
+    A: Serialize + DeserializeOwned + 'static,
+{
+    let counted = step(Stop::Call, run, arguments, |_| ControlFlow::Continue(()));
+    counted.expect("nobody killed it")
+}
+
+/// As [`count`], and stops the thread on its way: `at` is called with the number of stops before, while
+/// the thread stands still, and `Break` kills its process there, by SIGKILL. `None` if it was killed.
+///
+/// # Panics
+/// As [`count`].
+pub fn step<F, A>(
+    stop: Stop,
+    run: F,
+    arguments: A,
+    mut at: impl FnMut(u64) -> ControlFlow<()>,
+) -> Option<u64>
 where
     F: Target<(Probe, A), Output = ()>,
     A: Serialize + DeserializeOwned + 'static,
@@ -105,7 +135,8 @@ where
         .send_timeout(&[0], PATIENCE)
         .expect("the counted thread waits");
 
-    let mut counted = None;
+    let mut stops = None;
+    let mut resume = libc::PTRACE_SYSCALL;
     let total = loop {
         let status = wait_for(thread);
         assert!(
@@ -114,21 +145,37 @@ where
         );
         let signal = libc::WSTOPSIG(status);
         let mut deliver = 0;
+        let mut stopped = false;
         if signal == libc::SIGTRAP | SYSCALL_STOP {
-            match (entered(thread), &mut counted) {
-                (Some(libc::SYS_getppid), None) => counted = Some(0),
-                (Some(libc::SYS_getppid), Some(total)) => break *total,
-                (Some(_), Some(total)) => *total += 1,
+            match (entered(thread), stops) {
+                (Some(libc::SYS_getppid), None) => {
+                    stops = Some(0);
+                    if stop == Stop::Instruction {
+                        resume = libc::PTRACE_SINGLESTEP;
+                    }
+                }
+                (Some(libc::SYS_getppid), Some(total)) => break total,
+                (Some(_), Some(_)) => stopped = true,
                 _ => {}
             }
+        } else if signal == libc::SIGTRAP && resume == libc::PTRACE_SINGLESTEP {
+            stopped = true;
         } else if status >> 16 == 0 {
             deliver = signal.unsigned_abs() as usize;
         }
-        ptrace(libc::PTRACE_SYSCALL, thread, deliver);
+        if let (true, Some(before)) = (stopped, &mut stops) {
+            if at(*before).is_break() {
+                process.kill().expect("SIGKILL");
+                let _ = process.wait();
+                return None;
+            }
+            *before += 1;
+        }
+        ptrace(resume, thread, deliver);
     };
     ptrace(libc::PTRACE_DETACH, thread, 0);
     process.join().expect("the counted process");
-    total
+    Some(total)
 }
 
 /// The number of the call that the stopped thread is about to make; `None` on the way out of one.

@@ -1,20 +1,17 @@
 //! Lost power, by all that it may leave: the files as the last sync left them, with any choice of
 //! what was written to each sector and each name since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use ipc_core::{OpenError, Receiver as _, RecvError, Wait};
+use ipc_core::{OpenError, RecvError};
 
-use crate::sys::synced;
-use crate::{Follower, Log, Options, Start};
-
-ipc_process::test_support!();
-
-type Image = BTreeMap<String, Vec<u8>>;
+use crate::images::{Image, Place, image, read};
+use crate::rigged::synced;
+use crate::{Log, Options};
 
 const NOW: u64 = 7;
 const LATER: u64 = 8;
@@ -39,76 +36,23 @@ struct Past {
     images: Vec<Image>,
 }
 
-/// Where a log is made again and again, in a directory that goes with the test, also when that is killed.
-struct Scratch {
-    log: PathBuf,
-    _parent: ipc_conformance::Scratch,
-}
-
-impl Scratch {
-    fn new() -> Self {
-        let parent = ipc_conformance::Scratch::in_memory();
-        Self {
-            log: parent.path().join("log"),
-            _parent: parent,
-        }
-    }
-
-    fn clear(&self) {
-        let _ = fs::remove_dir_all(&self.log);
-    }
-
-    fn restore(&self, image: &Image) {
-        self.clear();
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&self.log)
-            .expect("a directory");
-        for (name, bytes) in image {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(self.log.join(name))
-                .expect("a file");
-            file.write_all(bytes).expect("its bytes");
-        }
-    }
-}
-
 fn options() -> Options {
     Options::default().capacity(2048)
-}
-
-fn image(directory: &Path) -> Image {
-    let mut image = Image::new();
-    for entry in fs::read_dir(directory).expect("the log") {
-        let path = entry.expect("an entry").path();
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        if name.len() == 16 {
-            image.insert(name, fs::read(path).expect("a segment"));
-        }
-    }
-    image
 }
 
 /// Of the files as they are now, what the storage holds for certain after the syncs that were made:
 /// the bytes of each file that was synced itself, under names that were there when the directory
 /// was.
 fn settle(directory: &Path, before: &Image, now: &Image) -> Image {
-    let synced = synced::take();
+    let inodes = synced();
     let inode = |path: &Path| fs::metadata(path).map(|file| file.ino()).unwrap_or(0);
-    let names = if synced.contains(&inode(directory)) {
+    let names = if inodes.contains(&inode(directory)) {
         now
     } else {
         before
     };
     let bytes = |name: &String| {
-        let fresh = synced.contains(&inode(&directory.join(name)));
+        let fresh = inodes.contains(&inode(&directory.join(name)));
         let bytes = if fresh {
             now.get(name)
         } else {
@@ -122,15 +66,15 @@ fn settle(directory: &Path, before: &Image, now: &Image) -> Image {
         .collect()
 }
 
-fn play(scratch: &Scratch, script: &[Op]) -> Past {
-    scratch.clear();
-    let open = || Log::open_under(&scratch.log, &options(), NOW).expect("the log");
-    synced::take();
+fn play(place: &Place, script: &[Op]) -> Past {
+    place.clear();
+    let open = || Log::open_under(&place.log, &options(), NOW).expect("the log");
+    synced();
     let mut log = open();
     let mut past = Past {
         records: Vec::new(),
         synced: 0,
-        images: vec![settle(&scratch.log, &Image::new(), &image(&scratch.log))],
+        images: vec![settle(&place.log, &Image::new(), &image(&place.log))],
     };
     for op in script {
         let next = past.records.len();
@@ -148,9 +92,9 @@ fn play(scratch: &Scratch, script: &[Op]) -> Past {
                 past.records.extend(records);
             }
             Op::Sync => {
-                let now = image(&scratch.log);
+                let now = image(&place.log);
                 log.sync().expect("a disk");
-                past.images = vec![settle(&scratch.log, &past.images[0], &now)];
+                past.images = vec![settle(&place.log, &past.images[0], &now)];
                 past.synced = past.records.len();
             }
             Op::Reopen => {
@@ -158,7 +102,7 @@ fn play(scratch: &Scratch, script: &[Op]) -> Past {
                 log = open();
             }
         }
-        past.images.push(image(&scratch.log));
+        past.images.push(image(&place.log));
     }
     // Gone without a farewell, like the machine.
     std::mem::forget(log);
@@ -199,23 +143,12 @@ fn durable(past: &Past, sector: usize, chance: &mut u64) -> Image {
     result
 }
 
-fn read(directory: &Path) -> (Vec<Vec<u8>>, RecvError) {
-    let mut follower = Follower::open(directory, Start::Oldest, &options()).expect("a follower");
-    let (mut found, mut buffer) = (Vec::new(), Vec::new());
-    loop {
-        match follower.recv_vec(&mut buffer, Wait::Never) {
-            Ok(()) => found.push(buffer.clone()),
-            Err(end) => return (found, end),
-        }
-    }
-}
-
 /// Opens what the storage holds after the next boot, and goes on with it.
-fn check(scratch: &Scratch, past: &Past, image: &Image, what: &str) {
-    scratch.restore(image);
-    let mut log = Log::open_under(&scratch.log, &options(), LATER)
+fn check(place: &Place, past: &Past, image: &Image, what: &str) {
+    place.restore(image);
+    let mut log = Log::open_under(&place.log, &options(), LATER)
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let (mut found, end) = read(&scratch.log);
+    let (mut found, end) = read(&place.log);
     assert!(matches!(end, RecvError::Empty), "{what}: {end:?}");
     assert!(past.records.starts_with(&found), "{what}: another record");
     assert!(
@@ -231,32 +164,27 @@ fn check(scratch: &Scratch, past: &Past, image: &Image, what: &str) {
         found.push(record);
     }
     drop(log);
-    let log = Log::open_under(&scratch.log, &options(), LATER_STILL)
+    let log = Log::open_under(&place.log, &options(), LATER_STILL)
         .unwrap_or_else(|error| panic!("{what}, then: {error}"));
     assert!(log.recovery().clean && log.recovery().cut == 0, "{what}");
-    assert!(read(&scratch.log).0 == found, "{what}: not as it was left");
+    assert!(read(&place.log).0 == found, "{what}: not as it was left");
 }
 
 /// Every script of up to four operations, and some images of each.
 #[test]
 fn lost_power_costs_no_synced_record_and_needs_no_hand() {
-    let scratch = Scratch::new();
+    let place = Place::new();
     let mut chance = 0x9E37_79B9_7F4A_7C15;
     for length in 1..=4u32 {
         for number in 0..OPS.len().pow(length) {
             let script: Vec<_> = (0..length)
                 .map(|at| OPS[number / OPS.len().pow(at) % OPS.len()])
                 .collect();
-            let past = play(&scratch, &script);
+            let past = play(&place, &script);
             for round in 0..16 {
                 let sector = [512, 4096, 64, 8][round % 4];
                 let image = durable(&past, sector, &mut chance);
-                check(
-                    &scratch,
-                    &past,
-                    &image,
-                    &format!("{script:?}, image {round}"),
-                );
+                check(&place, &past, &image, &format!("{script:?}, image {round}"));
             }
         }
     }
@@ -265,7 +193,7 @@ fn lost_power_costs_no_synced_record_and_needs_no_hand() {
 /// Longer histories, with more segments than one between two syncs.
 #[test]
 fn lost_power_after_a_long_run_costs_no_synced_record() {
-    let scratch = Scratch::new();
+    let place = Place::new();
     let mut chance = 0x2545_F491_4F6C_DD1D;
     for round in 0..150 {
         let script: Vec<_> = (0..30)
@@ -277,10 +205,10 @@ fn lost_power_after_a_long_run_costs_no_synced_record() {
                 _ => Op::Small,
             })
             .collect();
-        let past = play(&scratch, &script);
+        let past = play(&place, &script);
         for sector in [512, 4096] {
             let image = durable(&past, sector, &mut chance);
-            check(&scratch, &past, &image, &format!("{round}: {script:?}"));
+            check(&place, &past, &image, &format!("{round}: {script:?}"));
         }
     }
 }
@@ -288,7 +216,7 @@ fn lost_power_after_a_long_run_costs_no_synced_record() {
 /// What a later record says was synced is not taken for torn, though power was lost since.
 #[test]
 fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
-    let scratch = Scratch::new();
+    let place = Place::new();
     let script = [
         Op::Batch,
         Op::Large,
@@ -297,7 +225,7 @@ fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
         Op::Sync,
         Op::Small,
     ];
-    let past = play(&scratch, &script);
+    let past = play(&place, &script);
     let last = past.images.last().expect("an image").clone();
     let mut seen = 0;
     for (name, bytes) in &last {
@@ -309,8 +237,8 @@ fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
             let mut image = last.clone();
             let damaged = image.get_mut(name).expect("a segment");
             damaged[at] ^= 0x40;
-            scratch.restore(&image);
-            match Log::open_under(&scratch.log, &options(), LATER) {
+            place.restore(&image);
+            match Log::open_under(&place.log, &options(), LATER) {
                 Err(OpenError::Io { source, .. }) => {
                     assert_eq!(source.kind(), io::ErrorKind::InvalidData);
                     seen += 1;
@@ -318,7 +246,7 @@ fn damage_in_what_was_synced_is_refused_after_a_boot_too() {
                 Err(error) => panic!("{error}"),
                 // Behind the last mark nothing says that it was synced.
                 Ok(log) => {
-                    let found = read(&scratch.log).0;
+                    let found = read(&place.log).0;
                     assert!(log.recovery().cut > 0, "byte {at} of {name}");
                     assert!(past.records.starts_with(&found) && found.len() >= past.synced - 1);
                 }

@@ -12,7 +12,11 @@ mod directory;
 mod fault;
 mod follower;
 mod handoff;
+#[cfg(test)]
+mod images;
 mod journal;
+#[cfg(test)]
+mod killed;
 mod link;
 mod log;
 mod meeting;
@@ -20,6 +24,8 @@ mod options;
 mod receiver;
 mod record;
 mod recovery;
+#[cfg(test)]
+mod rigged;
 mod scan;
 mod segment;
 mod sender;
