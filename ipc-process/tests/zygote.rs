@@ -30,7 +30,8 @@ where
 fn alone<R: Serialize + serde::de::DeserializeOwned + 'static>(
     program: impl ipc_process::Target<(), Output = R>,
 ) -> R {
-    Process::new(program, ()).start().unwrap().join().unwrap()
+    let process = Process::new(program, ()).daemon(true);
+    process.start().unwrap().join().unwrap()
 }
 
 /// Children of this process, by the name of their main thread.
