@@ -6,13 +6,13 @@ use std::time::Duration;
 use ipc_core::rendezvous::{
     Hall, accept_one, bind_socket, connect_socket, find, persist, release_socket,
 };
-use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::wait::{Interest, Polled, Sleep, poll};
 use ipc_core::{Custody, Name, OpenError, Wait};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::credentials::trust;
-use crate::sys::{self, Sleep, Transport};
+use crate::sys::{self, Transport};
 use crate::{Address, Options, Receiver};
 
 /// A bound address; each connection it accepts is a channel of its own.
