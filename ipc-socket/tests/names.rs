@@ -8,8 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_conformance::Scratch;
+use ipc_conformance::{Scratch, Storm};
 use ipc_core::{Channel, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
+use ipc_process::Process;
 use ipc_socket::{Address, Options, Socket};
 
 ipc_process::test_support!();
@@ -135,6 +136,39 @@ fn visitors_that_say_half_a_greeting_delay_no_other_and_may_say_the_rest() {
         5,
         "what came behind the greeting is kept"
     );
+}
+
+/// Twenty connections by TCP, each by connectors that come before, while signals interrupt whatever waits.
+fn connect_in_a_storm() {
+    let storm = Storm::new();
+    let options = Options::default();
+    for _ in 0..20 {
+        let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = format!("tcp:{}", listener.tcp_address().unwrap());
+        let visitor = std::thread::spawn(move || {
+            let storm = Storm::new();
+            let wait = Wait::at_most(SOON);
+            let mut tx =
+                Socket::connect(&address.parse().unwrap(), &Options::default(), wait).unwrap();
+            tx.send(&vec![7; 1 << 20]).unwrap();
+            drop(storm);
+        });
+        let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
+        assert_eq!(rx.recv(&mut vec![0; 1 << 20]).unwrap(), 1 << 20);
+        visitor.join().unwrap();
+    }
+    drop(storm);
+    assert!(Storm::caught() > 0, "no signal arrived");
+}
+
+#[test]
+fn tcp_connects_in_a_storm_of_signals() {
+    let process = Process::new(connect_in_a_storm, ())
+        .daemon(true)
+        .start()
+        .unwrap();
+    assert!(process.wait_timeout(SOON).unwrap().is_some(), "it hangs");
+    process.join().unwrap();
 }
 
 #[test]
