@@ -2,14 +2,15 @@
 //! kernel's names. A process is started here, and it may hold
 //! copies of descriptors until its execve(2): in `kernel.rs` they would be in the way.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_conformance::Scratch;
+use ipc_conformance::{Scratch, Storm};
 use ipc_core::{Channel, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
+use ipc_process::Process;
 use ipc_socket::{Address, Options, Socket};
 
 ipc_process::test_support!();
@@ -89,6 +90,103 @@ fn silent_visitors_delay_no_other() {
         assert!(took < Duration::from_millis(900), "not even one: {took:?}");
         assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 6);
     }
+}
+
+/// All of it, as a connector with the default options says it.
+const GREETING: &[u8] = b"IPCSOCK2\0\0\x10\0\0";
+
+fn say(visitor: &mut impl Write, words: &[u8]) {
+    visitor.write_all(words).unwrap();
+}
+
+#[test]
+fn visitors_that_say_half_a_greeting_delay_no_other_and_may_say_the_rest() {
+    let scratch = Scratch::new();
+    let options = Options::default();
+    let [path, _] = addresses(&scratch);
+    let mut listener = Socket::listen(&path, &options).unwrap();
+    let visit = || UnixStream::connect(scratch.path().join("socket")).unwrap();
+    let mut halves: Vec<UnixStream> = (0..8).map(|_| visit()).collect();
+    for (number, half) in halves.iter_mut().enumerate() {
+        say(half, &GREETING[..=number]);
+    }
+    let mut tx = Socket::connect(&path, &options, Wait::at_most(SOON)).unwrap();
+    tx.send(b"polite").unwrap();
+    let start = Instant::now();
+    let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(900), "not in turn: {took:?}");
+    assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 6);
+
+    // More than once, because none is heard for longer than a second and this machine may be busy.
+    let accepted = (0..5).find_map(|_| {
+        let mut visitor = visit();
+        for piece in GREETING[..GREETING.len() - 1].chunks(5) {
+            say(&mut visitor, piece);
+            let early = listener.accept(Wait::at_most(Duration::from_millis(5)));
+            assert!(matches!(early, Err(OpenError::TimedOut)), "{early:?}");
+        }
+        say(&mut visitor, &GREETING[GREETING.len() - 1..]);
+        say(&mut visitor, b"\x05\0\0\0hello");
+        listener.accept(Wait::at_most(Duration::from_secs(2))).ok()
+    });
+    let mut rx = accepted.expect("it has said all");
+    assert_eq!(
+        rx.recv(&mut [0; 8]).unwrap(),
+        5,
+        "what came behind the greeting is kept"
+    );
+}
+
+/// Twenty connections by TCP, each by connectors that come before, while signals interrupt whatever waits.
+fn connect_in_a_storm() {
+    let storm = Storm::new();
+    let options = Options::default();
+    for _ in 0..20 {
+        let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = format!("tcp:{}", listener.tcp_address().unwrap());
+        let visitor = std::thread::spawn(move || {
+            let storm = Storm::new();
+            let wait = Wait::at_most(SOON);
+            let mut tx =
+                Socket::connect(&address.parse().unwrap(), &Options::default(), wait).unwrap();
+            tx.send(&vec![7; 1 << 20]).unwrap();
+            drop(storm);
+        });
+        let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
+        assert_eq!(rx.recv(&mut vec![0; 1 << 20]).unwrap(), 1 << 20);
+        visitor.join().unwrap();
+    }
+    drop(storm);
+    assert!(Storm::caught() > 0, "no signal arrived");
+}
+
+#[test]
+fn tcp_connects_in_a_storm_of_signals() {
+    let process = Process::new(connect_in_a_storm, ())
+        .daemon(true)
+        .start()
+        .unwrap();
+    assert!(process.wait_timeout(SOON).unwrap().is_some(), "it hangs");
+    process.join().unwrap();
+}
+
+#[test]
+fn ipv6_carries_messages_too() {
+    let options = Options::default();
+    let mut listener = match Socket::listen(&"tcp:[::1]:0".parse().unwrap(), &options) {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!("skipped: this machine has no IPv6: {error}");
+            return;
+        }
+    };
+    let address = format!("tcp:{}", listener.tcp_address().unwrap());
+    let mut tx = Socket::connect(&address.parse().unwrap(), &options, Wait::Never).unwrap();
+    tx.send(b"hello").unwrap();
+    let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
+    assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 5);
+    assert_eq!((tx.peer_credentials(), rx.peer_credentials()), (None, None));
 }
 
 /// Long enough that only a hang exceeds it.
