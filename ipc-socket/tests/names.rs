@@ -12,6 +12,7 @@ use ipc_conformance::{Scratch, Storm};
 use ipc_core::{Channel, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
 use ipc_process::Process;
 use ipc_socket::{Address, Options, Socket};
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 
 ipc_process::test_support!();
 
@@ -169,6 +170,22 @@ fn tcp_connects_in_a_storm_of_signals() {
         .unwrap();
     assert!(process.wait_timeout(SOON).unwrap().is_some(), "it hangs");
     process.join().unwrap();
+}
+
+#[test]
+fn within_a_machine_tcp_measures_no_line() {
+    let options = Options::default();
+    let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let port = listener.tcp_address().unwrap();
+    let bare = TcpStream::connect(port).unwrap();
+    let address = format!("tcp:{port}").parse().unwrap();
+    let tx = Socket::connect(&address, &options, Wait::at_most(SOON)).unwrap();
+    let _rx = listener.accept(Wait::at_most(SOON)).unwrap();
+    if set_tcp_congestion(&bare, "reno").is_err() {
+        eprintln!("skipped: this user may not choose (tcp_allowed_congestion_control)");
+        return;
+    }
+    assert_eq!(tcp_congestion(&tx).unwrap(), "reno");
 }
 
 #[test]
