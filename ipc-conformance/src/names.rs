@@ -11,7 +11,7 @@ use ipc_core::{
 };
 use rustix::fs::Mode;
 
-use crate::board::{Gate, Ledger};
+use crate::board::{Gate, Ledger, now};
 use crate::content;
 use crate::ending::send_until_error;
 use crate::harness::{Case, crosses};
@@ -88,6 +88,8 @@ fn host<C: Channel>(case: Case, (name, gate, accepts): (String, Gate, bool)) {
 /// What became of a rival, in its line of the ledger.
 const GOT_IT: u64 = 1;
 const IN_USE: u64 = 2;
+/// Where the ledger has the moment at which they listen.
+const STARTS: u64 = 2;
 
 /// Listens when told to, notes what came of it, and holds what it has until it is killed.
 fn rival<C: Channel>(case: Case, (line, ledger, start, told): (u64, Ledger, Gate, Gate)) {
@@ -95,12 +97,17 @@ fn rival<C: Channel>(case: Case, (line, ledger, start, told): (u64, Ledger, Gate
     case.step("waiting for the other rival");
     told.open();
     start.pass();
+    // A gate wakes one after the other; from here on both run.
+    let starts = Duration::from_nanos(ledger.get(STARTS));
+    while now() < starts {
+        std::hint::spin_loop();
+    }
     case.step("listening");
     let outcome = listen::<C>(&path);
     match &outcome {
         Ok(_) => ledger.set(line, GOT_IT),
         Err(OpenError::NameInUse) => ledger.set(line, IN_USE),
-        Err(error) => panic!("{error}"),
+        Err(error) => case.step(&error.to_string()),
     }
     told.open();
     case.step("holding the name until killed");
@@ -346,6 +353,8 @@ cases! {
                 told.pass();
                 rival
             });
+            let starts = now() + Duration::from_millis(1);
+            ledger.set(STARTS, starts.as_nanos() as u64);
             for _ in &rivals {
                 start.open();
             }

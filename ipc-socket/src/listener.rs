@@ -257,8 +257,14 @@ fn connect_tcp(host: &str, wait: Wait) -> Result<OwnedFd, OpenError> {
             // A port that nobody listens on may connect to itself (simultaneous open).
             Ok(stream) if stream.local_addr().ok() == Some(address) => {}
             Ok(stream) => {
+                let ours = stream.local_addr();
+                let here =
+                    address.ip().is_loopback() || ours.is_ok_and(|ours| ours.ip() == address.ip());
                 let socket = OwnedFd::from(stream);
                 no_delay(socket.as_fd())?;
+                if here {
+                    do_not_pace(socket.as_fd());
+                }
                 return Ok(socket);
             }
             Err(error) if is_ours(&error) => failure = OpenError::io("connect", error),
@@ -267,6 +273,13 @@ fn connect_tcp(host: &str, wait: Wait) -> Result<OwnedFd, OpenError> {
         }
     }
     Err(failure)
+}
+
+/// Within this machine there is no line that could be congested, and an algorithm that measures one and
+/// holds segments back for it (BBR) was seen to take three quarters of the rate of 64 KiB messages. Reno
+/// is in every kernel, and does not. Where this user may not choose it, the connection is as good as any.
+fn do_not_pace(socket: BorrowedFd<'_>) {
+    let _ = rustix::net::sockopt::set_tcp_congestion(socket, "reno");
 }
 
 /// Whether a connection failed for a reason on this side, which waiting for a listener does not mend

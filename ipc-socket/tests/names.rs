@@ -1,9 +1,10 @@
-//! Names that come and go, visitors that say nothing, and what this crate takes for granted of the
-//! kernel's names. A process is started here, and it may hold
-//! copies of descriptors until its execve(2): in `kernel.rs` they would be in the way.
+//! Names that come and go, visitors that say nothing or nonsense, and what this crate takes for granted
+//! of the kernel's names. A process is started here, and it may hold copies of descriptors until its
+//! execve(2): in `kernel.rs` they would be in the way.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use ipc_conformance::{Scratch, Storm};
 use ipc_core::{Channel, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
 use ipc_process::Process;
 use ipc_socket::{Address, Options, Socket};
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 
 ipc_process::test_support!();
 
@@ -92,6 +94,64 @@ fn silent_visitors_delay_no_other() {
     }
 }
 
+#[test]
+fn silent_visitors_hold_nobody_beyond_the_deadline() {
+    let scratch = Scratch::new();
+    let [address, _] = addresses(&scratch);
+    let mut unix = Socket::listen(&address, &Options::default()).unwrap();
+    let _silent: Vec<UnixStream> = (0..8)
+        .map(|_| UnixStream::connect(scratch.path().join("socket")).unwrap())
+        .collect();
+    let local = "tcp:127.0.0.1:0".parse().unwrap();
+    let mut tcp = Socket::listen(&local, &Options::default()).unwrap();
+    let port = tcp.tcp_address().unwrap();
+    let _distant: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(port).unwrap()).collect();
+    for listener in [&mut unix, &mut tcp] {
+        let start = Instant::now();
+        let none = listener.accept(Wait::Never);
+        assert!(matches!(none, Err(OpenError::NotFound)), "{none:?}");
+        let none = listener.accept(Wait::at_most(Duration::from_millis(10)));
+        assert!(matches!(none, Err(OpenError::TimedOut)), "{none:?}");
+        assert!(start.elapsed() < Duration::from_millis(800));
+    }
+}
+
+#[test]
+fn visitors_that_do_not_greet_are_turned_away_and_hold_nobody_up_for_long() {
+    let scratch = Scratch::new();
+    let [address, _] = addresses(&scratch);
+    let options = Options::default();
+    let mut listener = Socket::listen(&address, &options).unwrap();
+    let mut liar = UnixStream::connect(scratch.path().join("socket")).unwrap();
+    liar.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    drop(UnixStream::connect(scratch.path().join("socket")).unwrap());
+    let _silent = UnixStream::connect(scratch.path().join("socket")).unwrap();
+    let greedy = options.clone().max_message(2 << 20);
+    let _greedy = Socket::connect(&address, &greedy, Wait::Never).unwrap();
+    let mut tx = Socket::connect(&address, &options, Wait::Never).unwrap();
+    tx.send(b"polite").unwrap();
+    let started = Instant::now();
+    let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 6);
+    let soon = Wait::at_most(Duration::from_millis(10));
+    assert!(matches!(listener.accept(soon), Err(OpenError::TimedOut)));
+}
+
+#[test]
+fn a_socket_that_is_open_to_all_is_not_trusted() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("socket");
+    let [address, _] = addresses(&scratch);
+    let _open_to_all = UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+    let refused = Socket::connect(&address, &Options::default(), Wait::Never);
+    assert!(
+        matches!(refused, Err(OpenError::Untrusted { .. })),
+        "{refused:?}"
+    );
+}
+
 /// All of it, as a connector with the default options says it.
 const GREETING: &[u8] = b"IPCSOCK2\0\0\x10\0\0";
 
@@ -169,6 +229,22 @@ fn tcp_connects_in_a_storm_of_signals() {
         .unwrap();
     assert!(process.wait_timeout(SOON).unwrap().is_some(), "it hangs");
     process.join().unwrap();
+}
+
+#[test]
+fn within_a_machine_tcp_measures_no_line() {
+    let options = Options::default();
+    let mut listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let port = listener.tcp_address().unwrap();
+    let bare = TcpStream::connect(port).unwrap();
+    let address = format!("tcp:{port}").parse().unwrap();
+    let tx = Socket::connect(&address, &options, Wait::at_most(SOON)).unwrap();
+    let _rx = listener.accept(Wait::at_most(SOON)).unwrap();
+    if set_tcp_congestion(&bare, "reno").is_err() {
+        eprintln!("skipped: this user may not choose (tcp_allowed_congestion_control)");
+        return;
+    }
+    assert_eq!(tcp_congestion(&tx).unwrap(), "reno");
 }
 
 #[test]
