@@ -128,7 +128,8 @@ fn no_descriptor_leaks() {
     let (peer, mut rx) = receiver_of(&options);
     let before = open_descriptors();
     let frame = [1, 0, 0, 0, b'x'];
-    for _ in 0..10 {
+    // More are not let under way where RLIMIT_NOFILE is 1024.
+    for _ in 0..4 {
         send_raw(&peer, &frame, &rights);
     }
     let end = loop {

@@ -136,6 +136,7 @@ fn the_pidfd_of_a_peer_is_its_own_and_tells_of_its_end() {
         connect_and_stay,
         (address_in(&scratch).to_string(), ready_tx),
     )
+    .daemon(true)
     .start()
     .unwrap();
     let rx = listener.accept(patience()).unwrap();
