@@ -104,8 +104,6 @@ fn play(place: &Place, script: &[Op]) -> Past {
         }
         past.images.push(image(&place.log));
     }
-    // Gone without a farewell, like the machine.
-    std::mem::forget(log);
     past
 }
 
