@@ -198,8 +198,11 @@ pub fn accept_one<R>(
             Ok(Heard::Voice(visitor)) => {
                 let patience = Instant::now() + BREATH;
                 let patience = last.map_or(patience, |last| last.min(patience));
-                if let Ok(admitted) = admit(visitor, Wait::Until(patience)) {
-                    return Ok(admitted);
+                match admit(visitor, Wait::Until(patience)) {
+                    Ok(admitted) => return Ok(admitted),
+                    // It is not the visitor's fault, and the next would fare no better.
+                    Err(error) if error.is_lack_of_descriptors() => return Err(error),
+                    Err(_) => {}
                 }
             }
             Ok(Heard::Knock) => match accept_with(door, SocketFlags::CLOEXEC) {
