@@ -40,7 +40,10 @@ fn line<'a>(status: &'a str, name: &str) -> &'a str {
 fn live<C: Channel>(case: &Case) {
     let (mut tx, mut rx) = pair::<C>();
     exchange::<C>(&mut tx, &mut rx);
-    let _ = rx.recv_with(&mut [0; 64], Wait::at_most(std::time::Duration::from_millis(1)));
+    let _ = rx.recv_with(
+        &mut [0; 64],
+        Wait::at_most(std::time::Duration::from_millis(1)),
+    );
     drop(tx);
     let end = rx.recv(&mut [0; 64]);
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
@@ -75,7 +78,9 @@ fn exchange<C: Channel>(tx: &mut C::Sender, rx: &mut C::Receiver) {
 /// Whether the kernel lets everything be written without SIGPIPE: pipes too, by `RWF_NOSIGNAL`.
 fn spares_everybody() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(18))
 }
 

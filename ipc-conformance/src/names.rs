@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipc_core::{
-    Channel, Listener as _, OpenError, Receiver as _, RecvError, SendError, Sender as _,
-    Wait,
+    Channel, Listener as _, OpenError, Receiver as _, RecvError, SendError, Sender as _, Wait,
 };
 use rustix::fs::Mode;
 

@@ -105,10 +105,7 @@ fn send_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
 }
 
 /// Receives, when the gate opens, as many messages as the ledger says, one more and the end.
-fn receive_filled<C: Channel>(
-    case: Case,
-    (rx, gate, ledger): (End<C::Receiver>, Gate, Ledger),
-) {
+fn receive_filled<C: Channel>(case: Case, (rx, gate, ledger): (End<C::Receiver>, Gate, Ledger)) {
     let mut rx = rx.into_inner();
     case.step("waiting for the sends to time out");
     gate.pass();
