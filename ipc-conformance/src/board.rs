@@ -125,7 +125,7 @@ impl<'a> Note<'a> {
 }
 
 /// The monotonic clock, which all processes share.
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

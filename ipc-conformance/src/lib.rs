@@ -42,3 +42,4 @@ pub use list::extensions_match;
 pub use reference::{Reference, ReferenceOptions, ReferenceReceiver, ReferenceSender};
 pub use sandbox::refuse;
 pub use scratch::Scratch;
+pub use storm::Storm;

@@ -71,6 +71,8 @@ macro_rules! conformance_tests {
                 a_name_can_be_used_again_after_its_listener_was_killed
                 a_name_goes_on_after_its_visitor_was_killed
                 a_live_name_is_never_stolen
+                of_two_that_listen_at_once_at_a_name_left_by_the_dead_one_gets_it
+                a_name_is_found_in_a_storm_of_signals
                 a_directory_that_others_may_write_to_is_refused
                 a_squatted_name_is_refused_and_left_untouched
                 what_stands_at_a_name_is_closed_to_others

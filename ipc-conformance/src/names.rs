@@ -11,11 +11,12 @@ use ipc_core::{
 };
 use rustix::fs::Mode;
 
-use crate::board::Gate;
+use crate::board::{Gate, Ledger, now};
 use crate::content;
 use crate::ending::send_until_error;
 use crate::harness::{Case, crosses};
 use crate::list::cases;
+use crate::storm::Storm;
 use crate::timing::punctual;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +44,10 @@ fn connect<C: Channel>(path: &Path, wait: Wait) -> Result<C::Sender, OpenError> 
 
 /// Connects, sends three messages and closes.
 fn visit<C: Channel>(case: Case, (name, _): (String, ())) {
+    send_three::<C>(&case, &name);
+}
+
+fn send_three<C: Channel>(case: &Case, name: &str) {
     case.step("connecting");
     let mut tx = connect::<C>(&case.directory().join(name), soon()).expect("somebody listens");
     case.step("sending");
@@ -78,6 +83,45 @@ fn host<C: Channel>(case: Case, (name, gate, accepts): (String, Gate, bool)) {
     });
     case.step("holding the name until killed");
     crate::procfs::pause(Duration::from_secs(3600));
+}
+
+/// What became of a rival, in its line of the ledger.
+const GOT_IT: u64 = 1;
+const IN_USE: u64 = 2;
+/// Where the ledger has the moment at which they listen.
+const STARTS: u64 = 2;
+
+/// Listens when told to, notes what came of it, and holds what it has until it is killed.
+fn rival<C: Channel>(case: Case, (line, ledger, start, told): (u64, Ledger, Gate, Gate)) {
+    let path = case.directory().join("name");
+    case.step("waiting for the other rival");
+    told.open();
+    start.pass();
+    // A gate wakes one after the other; from here on both run.
+    let starts = Duration::from_nanos(ledger.get(STARTS));
+    while now() < starts {
+        std::hint::spin_loop();
+    }
+    case.step("listening");
+    let outcome = listen::<C>(&path);
+    match &outcome {
+        Ok(_) => ledger.set(line, GOT_IT),
+        Err(OpenError::NameInUse) => ledger.set(line, IN_USE),
+        Err(error) => case.step(&error.to_string()),
+    }
+    told.open();
+    case.step("holding the name until killed");
+    crate::procfs::pause(Duration::from_secs(3600));
+}
+
+/// Visits among signals a listener that has yet to come.
+fn visit_in_a_storm<C: Channel>(case: Case, (rounds, gate): (u64, Gate)) {
+    let storm = Storm::new();
+    for _ in 0..rounds {
+        gate.pass();
+        send_three::<C>(&case, "name");
+    }
+    drop(storm);
 }
 
 fn receive_three<C: Channel>(rx: &mut C::Receiver) {
@@ -287,6 +331,67 @@ cases! {
         tx.send(&content::message(0, 8)).expect("the owner receives");
         gate.pass();
         owner.kill();
+    }
+
+    /// Both find the same leavings. The other is told that the name is in use.
+    fn of_two_that_listen_at_once_at_a_name_left_by_the_dead_one_gets_it(case) {
+        if nameless::<C>(&case) {
+            return;
+        }
+        let path = case.directory().join("name");
+        let gate = Gate::new();
+        let arguments = ("name".to_owned(), gate.another(), false);
+        let victim = case.start("victim", host::<C>, arguments);
+        gate.pass();
+        victim.kill();
+        for round in 0..20 {
+            case.step(&format!("round {round}: two rivals"));
+            let (ledger, start, told) = (Ledger::new(), Gate::new(), Gate::new());
+            let rivals = [0, 1].map(|line| {
+                let arguments = (line, ledger.another(), start.another(), told.another());
+                let rival = case.start(&format!("rival {line}"), rival::<C>, arguments);
+                told.pass();
+                rival
+            });
+            let starts = now() + Duration::from_millis(1);
+            ledger.set(STARTS, starts.as_nanos() as u64);
+            for _ in &rivals {
+                start.open();
+            }
+            for _ in &rivals {
+                told.pass();
+            }
+            let mut outcomes = [ledger.get(0), ledger.get(1)];
+            outcomes.sort_unstable();
+            assert_eq!(outcomes, [GOT_IT, IN_USE], "in round {round}");
+            connect::<C>(&path, soon()).expect("the one who got it listens");
+            for rival in rivals {
+                rival.kill();
+            }
+        }
+    }
+
+    /// Listening, accepting and connecting go on, whatever call a signal interrupts.
+    fn a_name_is_found_in_a_storm_of_signals(case) {
+        const ROUNDS: u64 = 20;
+        if nameless::<C>(&case) {
+            return;
+        }
+        let gate = Gate::new();
+        let arguments = (ROUNDS, gate.another());
+        let visitor = case.start("visitor", visit_in_a_storm::<C>, arguments);
+        let storm = Storm::new();
+        for round in 0..ROUNDS {
+            // Not before: the last listener is gone.
+            gate.open();
+            case.step(&format!("round {round}: accepting"));
+            let mut listener = listen::<C>(&case.directory().join("name")).expect("it is free");
+            let mut rx = listener.accept(soon()).expect("the visitor comes");
+            receive_three::<C>(&mut rx);
+        }
+        drop(storm);
+        case.join(visitor);
+        assert!(Storm::caught() > 0, "no signal arrived");
     }
 
     /// Where others may write, anybody could have put anything.

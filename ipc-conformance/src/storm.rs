@@ -17,13 +17,19 @@ extern "C" fn count(_: libc::c_int) {
 
 /// Interrupts the thread that made it every fifth of a millisecond, until dropped.
 #[derive(Debug)]
-pub(crate) struct Storm {
+pub struct Storm {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Storm {
-    pub(crate) fn new() -> Self {
+    /// Installs a handler of SIGUSR1 without SA_RESTART, which stays: use it in a process of its own.
+    ///
+    /// # Panics
+    /// When the kernel refuses the handler.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a storm is no value")]
+    pub fn new() -> Self {
         // SAFETY: all zeros is a valid sigaction: no flags, so no SA_RESTART, and an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
@@ -49,7 +55,8 @@ impl Storm {
     }
 
     /// How many signals this process has caught.
-    pub(crate) fn caught() -> u64 {
+    #[must_use]
+    pub fn caught() -> u64 {
         CAUGHT.load(Ordering::Relaxed)
     }
 }

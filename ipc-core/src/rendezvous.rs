@@ -100,7 +100,7 @@ impl<R: Handoff> Listener for RendezvousListener<R> {
             self.socket.as_fd(),
             &mut self.hall,
             wait,
-            |visitor, patience| admit(kind, visitor, patience),
+            |visitor, patience| admit(kind, visitor.socket, patience).map(Admission::Admitted),
         )
     }
 }
@@ -113,24 +113,38 @@ impl<R> Drop for RendezvousListener<R> {
     }
 }
 
-/// Where visitors stand who have connected and said nothing yet, so that none is in another's way. It
-/// belongs to a listener and lasts from one [`accept_one`] to the next.
+/// Where visitors stand who have connected and not yet said who they are, so that none is in another's
+/// way. It belongs to a listener and lasts from one [`accept_one`] to the next.
 #[derive(Debug, Default)]
 pub struct Hall(Vec<Visitor>);
 
+/// One who has connected.
 #[derive(Debug)]
-struct Visitor {
-    socket: OwnedFd,
+pub struct Visitor {
+    /// Close-on-exec.
+    pub socket: OwnedFd,
+    /// What it has said so far, if its listener keeps that here.
+    pub said: Vec<u8>,
     since: Instant,
 }
 
+/// What becomes of a visitor that has spoken.
+#[derive(Debug)]
+pub enum Admission<R> {
+    /// It is let in.
+    Admitted(R),
+    /// It has not said all: back to the hall.
+    NotYet(Visitor),
+}
+
 impl Hall {
-    fn enter(&mut self, socket: OwnedFd) {
+    /// The eldest stand in front, and the first of them goes when there are too many.
+    fn enter(&mut self, visitor: Visitor) {
         if self.0.len() == SILENT_MOST {
             self.0.remove(0);
         }
-        let since = Instant::now();
-        self.0.push(Visitor { socket, since });
+        let place = self.0.partition_point(|it| it.since <= visitor.since);
+        self.0.insert(place, visitor);
     }
 
     /// Sleeps until one of the visitors speaks, who then leaves the hall, or one knocks at `door`, or
@@ -149,7 +163,7 @@ impl Hall {
         let outcome = poll_all(&mut polled, wait)?;
         let events: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
         if let Some(speaker) = events[1..].iter().position(|&speaks| speaks) {
-            return Ok(Heard::Voice(self.0.remove(speaker).socket));
+            return Ok(Heard::Voice(self.0.remove(speaker)));
         }
         let now = Instant::now();
         self.0.retain(|visitor| now < visitor.since + PATIENCE);
@@ -162,7 +176,7 @@ impl Hall {
 
 /// What [`Hall::listen`] heard.
 enum Heard {
-    Voice(OwnedFd),
+    Voice(Visitor),
     Knock,
     Nothing,
 }
@@ -170,7 +184,7 @@ enum Heard {
 /// Waits for a visitor that `admit` lets in. Those that it turns away end no wait, and neither they
 /// nor silent ones prolong it by more than a few tens of milliseconds. Silent ones are waited for
 /// side by side, in `hall`: none delays another. `admit` is told how long it may listen to one who has
-/// begun to speak.
+/// begun to speak, or gives it back for others to be heard meanwhile.
 ///
 /// # Errors
 /// As [`Listener::accept`].
@@ -178,7 +192,7 @@ pub fn accept_one<R>(
     door: BorrowedFd<'_>,
     hall: &mut Hall,
     wait: Wait,
-    mut admit: impl FnMut(OwnedFd, Wait) -> Result<R, OpenError>,
+    mut admit: impl FnMut(Visitor, Wait) -> Result<Admission<R>, OpenError>,
 ) -> Result<R, OpenError> {
     let grace = Instant::now() + GRACE;
     // So long visitors are heard who have come; for new ones `wait` counts.
@@ -198,12 +212,18 @@ pub fn accept_one<R>(
             Ok(Heard::Voice(visitor)) => {
                 let patience = Instant::now() + BREATH;
                 let patience = last.map_or(patience, |last| last.min(patience));
-                if let Ok(admitted) = admit(visitor, Wait::Until(patience)) {
-                    return Ok(admitted);
+                match admit(visitor, Wait::Until(patience)) {
+                    Ok(Admission::Admitted(admitted)) => return Ok(admitted),
+                    Ok(Admission::NotYet(visitor)) => hall.enter(visitor),
+                    Err(_) => {}
                 }
             }
             Ok(Heard::Knock) => match accept_with(door, SocketFlags::CLOEXEC) {
-                Ok(visitor) => hall.enter(visitor),
+                Ok(socket) => hall.enter(Visitor {
+                    socket,
+                    said: Vec::new(),
+                    since: Instant::now(),
+                }),
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return Err(OpenError::io("accept4", error)),
             },

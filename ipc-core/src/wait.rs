@@ -1,10 +1,13 @@
-//! How long a call may wait, and the one sleep that all mechanisms share.
+//! How long a call may wait, the one sleep that all mechanisms share, and the one loop of those whose
+//! calls move bytes.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+
+use crate::{WaitStrategy, Waiter};
 
 /// How long a call may wait.
 ///
@@ -107,4 +110,74 @@ pub enum Interest {
     Write,
     /// Nothing but the hang-up.
     HangUp,
+}
+
+/// Whether a call may sleep in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// EAGAIN instead.
+    Never,
+    /// Until something can be done.
+    Allowed,
+}
+
+/// Why [`complete`] did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It would have had to wait.
+    WouldWait,
+    /// It waited until the deadline.
+    TimedOut,
+    /// The system call (or the poll before it) failed.
+    Failed(Errno),
+}
+
+/// Makes `call` on a descriptor until it does something or the wait is over: how many bytes it moved.
+/// A caller that may sleep for ever and does not want to look first gets exactly one system call.
+///
+/// # Errors
+/// Why nothing was done. EINTR is none.
+#[inline]
+pub fn complete(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    waiter: &mut Waiter,
+    wait: Wait,
+    mut call: impl FnMut(Sleep) -> Result<usize, Errno>,
+) -> Result<usize, Stop> {
+    let mut attempt = |sleep| loop {
+        match call(sleep) {
+            Ok(done) => return Ok(Some(done)),
+            // The same call again: a deadline is kept by poll, which counts from the clock.
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(Stop::Failed(error)),
+        }
+    };
+    if !(wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block) {
+        if let Some(done) = attempt(Sleep::Never)? {
+            return Ok(done);
+        }
+        if wait == Wait::Never {
+            return Err(Stop::WouldWait);
+        }
+        if let Some(done) = waiter.look(wait, || attempt(Sleep::Never))? {
+            return Ok(done);
+        }
+    }
+    loop {
+        let sleep = if wait == Wait::Forever {
+            Sleep::Allowed
+        } else {
+            match poll([(fd, interest)], wait) {
+                Ok(Polled::Ready) => Sleep::Never,
+                Ok(Polled::TimedOut) => return Err(Stop::TimedOut),
+                Err(error) => return Err(Stop::Failed(error)),
+            }
+        };
+        // Ready and yet nothing done happens: another process may hold a copy of this end.
+        if let Some(done) = attempt(sleep)? {
+            return Ok(done);
+        }
+    }
 }

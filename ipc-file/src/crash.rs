@@ -160,8 +160,6 @@ fn play(scratch: &Scratch, script: &[Op]) -> Past {
         }
         past.images.push(image(&scratch.log));
     }
-    // Gone without a farewell, like the machine.
-    std::mem::forget(log);
     past
 }
 

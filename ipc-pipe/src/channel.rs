@@ -62,7 +62,9 @@ impl Channel for Pipe {
 fn sender(writer: Descriptor, notes: Notes, options: &Options) -> Sender {
     // A wish; see `Options::capacity`. The size that a pipe has is never refused.
     let mut capacity = options.capacity;
-    while rustix::pipe::fcntl_setpipe_size(&writer, capacity) == Err(Errno::PERM) {
+    while rustix::pipe::fcntl_setpipe_size(&writer, capacity) == Err(Errno::PERM)
+        && capacity > frame::PIPE_BUF
+    {
         capacity /= 2;
     }
     Sender::new(writer, notes, options)

@@ -4,12 +4,12 @@
 //! FIFO, now nameless, and puts a new one at the name for the next. Senders come one at a time,
 //! under the lock of the directory. A listener is alive as long as its `flock(2)` on the FIFO is.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ipc_core::rendezvous::find;
-use ipc_core::wait::{Interest, Polled, poll};
+use ipc_core::wait::{Interest, Polled, Sleep, poll};
 use ipc_core::{Custody, Name, NameLock, OpenError, Wait, check_ownership};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -139,8 +139,8 @@ impl Fifo {
 /// lock of the name, so all of it is there.
 fn is_greeted(reader: &Descriptor) -> bool {
     let mut word = [0; frame::HELLO.len()];
-    let read = reader.read_now(&mut [IoSliceMut::new(&mut word)]);
-    read == Ok(Some(word.len())) && word == frame::HELLO
+    let read = reader.read(&mut [IoSliceMut::new(&mut word)], Sleep::Never);
+    read == Ok(word.len()) && word == frame::HELLO
 }
 
 /// Opens the FIFO at the name for writing, waiting for a listener.
@@ -182,10 +182,10 @@ fn try_connect(name: &Name, wait: Wait) -> Result<(Descriptor, Notes), OpenError
     let writer = Descriptor::writer(writer)?;
     notes.sender_opened()?;
     // Into an empty pipe with a reader: neither waits nor fails, unless the listener just died.
-    match writer.write_now(&[std::io::IoSlice::new(&frame::HELLO)]) {
+    match writer.write(&[IoSlice::new(&frame::HELLO)], Sleep::Never) {
         Ok(_) => Ok((writer, notes)),
         Err(Errno::PIPE) => Err(OpenError::NotFound),
-        Err(error) => Err(OpenError::io("pwritev2", error)),
+        Err(error) => Err(OpenError::io("write", error)),
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) enum Front {
 }
 
 /// Reads the front of `bytes`, which another process wrote.
+#[inline]
 pub(crate) fn front(bytes: &[u8], max_message: usize) -> Front {
     let Some(header) = bytes.first_chunk::<HEADER>() else {
         return Front::Partial { needed: HEADER };

@@ -1,8 +1,8 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, WaitStrategy, Waiter};
+use ipc_core::wait::{Interest, Stop, complete};
+use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 
 use crate::Options;
 use crate::frame::{self, Front, HEADER, PIPE_BUF};
@@ -76,6 +76,7 @@ impl Receiver {
         }
     }
 
+    #[inline]
     fn gather(&mut self, wait: Wait) {
         let came = std::mem::take(&mut self.handed_out);
         if wait != Wait::Never {
@@ -84,6 +85,7 @@ impl Receiver {
     }
 
     /// Reads something in.
+    #[inline]
     fn read_in(&mut self, needed: usize, wait: Wait) -> Result<(), RecvError> {
         self.gather(wait);
         // What is beyond the room of a bulk read would have to be moved before it.
@@ -95,7 +97,8 @@ impl Receiver {
         };
         let room = &mut self.buffer[self.end..room];
         let room = &mut [IoSliceMut::new(room)];
-        self.end += read_some(&self.pipe, &self.notes, &mut self.waiter, room, wait)?;
+        let outcome = read_some(&self.pipe, &mut self.waiter, room, wait);
+        self.end += self.came(outcome)?;
         Ok(())
     }
 
@@ -118,7 +121,8 @@ impl Receiver {
             let missing = rest.len();
             let beside = &mut self.buffer[self.end..self.end + BESIDE];
             let room = &mut [IoSliceMut::new(rest), IoSliceMut::new(beside)];
-            match read_some(&self.pipe, &self.notes, &mut self.waiter, room, wait) {
+            let outcome = read_some(&self.pipe, &mut self.waiter, room, wait);
+            match self.came(outcome) {
                 Ok(len) if len > missing => break Ok(len - missing),
                 Ok(len) => filled += len,
                 Err(error) => break Err(error),
@@ -149,6 +153,20 @@ impl Receiver {
         }
     }
 
+    /// What a read brought: how many bytes.
+    #[inline]
+    fn came(&self, outcome: Result<usize, Stop>) -> Result<usize, RecvError> {
+        match outcome {
+            // No writer is left. What there is of a frame died with its sender: none of it arrives.
+            Ok(0) if self.notes.all_senders_closed() => Err(RecvError::Closed),
+            Ok(0) => Err(RecvError::PeerDied),
+            Ok(len) => Ok(len),
+            Err(Stop::WouldWait) => Err(RecvError::Empty),
+            Err(Stop::TimedOut) => Err(RecvError::TimedOut),
+            Err(Stop::Failed(error)) => Err(RecvError::io("read", error)),
+        }
+    }
+
     /// Adds bytes to those that were read in.
     fn put_in(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());
@@ -159,53 +177,21 @@ impl Receiver {
 }
 
 /// Reads something into `room`, waiting for it as the strategy and `wait` say.
+#[inline]
 fn read_some(
     pipe: &Descriptor,
-    notes: &Notes,
     waiter: &mut Waiter,
     room: &mut [IoSliceMut<'_>],
     wait: Wait,
-) -> Result<usize, RecvError> {
-    let len = if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
-        pipe.read_waiting(room)
-            .map_err(|e| RecvError::io("readv", e))?
-    } else {
-        loop {
-            let mut attempt = || {
-                pipe.read_now(&mut *room)
-                    .map_err(|e| RecvError::io("preadv2", e))
-            };
-            if let Some(len) = attempt()? {
-                break len;
-            }
-            if wait == Wait::Never {
-                return Err(RecvError::Empty);
-            }
-            let look = || {
-                contend_less();
-                attempt()
-            };
-            if let Some(len) = waiter.look(wait, look)? {
-                break len;
-            }
-            if wait == Wait::Forever {
-                break pipe
-                    .read_waiting(room)
-                    .map_err(|e| RecvError::io("readv", e))?;
-            }
-            match poll([(pipe.as_fd(), Interest::Read)], wait) {
-                Ok(Polled::Ready) => {}
-                Ok(Polled::TimedOut) => return Err(RecvError::TimedOut),
-                Err(error) => return Err(RecvError::io("ppoll", error)),
-            }
+) -> Result<usize, Stop> {
+    let mut looks = false;
+    complete(pipe.as_fd(), Interest::Read, waiter, wait, |sleep| {
+        if looks {
+            contend_less();
         }
-    };
-    // No writer is left. What there is of a frame died with its sender: none of it arrives.
-    match len {
-        0 if notes.all_senders_closed() => Err(RecvError::Closed),
-        0 => Err(RecvError::PeerDied),
-        len => Ok(len),
-    }
+        looks = true;
+        pipe.read(room, sleep)
+    })
 }
 
 /// Half a microsecond between two looks: each takes the lock of the pipe (`anon_pipe_read`), which
@@ -217,6 +203,7 @@ fn contend_less() {
 }
 
 impl ipc_core::Receiver for Receiver {
+    #[inline]
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
         let mut flood = Flood::default();
         loop {

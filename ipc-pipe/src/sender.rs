@@ -1,8 +1,8 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use ipc_core::wait::{Interest, Polled, poll};
-use ipc_core::{Custody, Limits, OpenError, Pollable, SendError, Wait, WaitStrategy, Waiter};
+use ipc_core::wait::{Interest, Stop, complete};
+use ipc_core::{Custody, Limits, OpenError, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::Options;
@@ -95,17 +95,17 @@ impl Sender {
     }
 
     /// Puts the first `len` bytes of the scratch into the pipe, whole.
+    #[inline]
     fn write_short(&mut self, len: usize, wait: Wait) -> Result<(), SendError> {
-        self.settle(wait)?;
-        let Self {
-            pipe,
-            notes,
-            waiter,
-            scratch,
-            ..
-        } = self;
+        if self.abandoned.is_some() {
+            self.settle(wait)?;
+        }
+        let buffers = [IoSlice::new(&self.scratch[..len])];
         // A write of at most PIPE_BUF bytes is never partial (pipe(7)).
-        write_some(pipe, notes, waiter, &[IoSlice::new(&scratch[..len])], wait).map(drop)
+        match write_some(&self.pipe, &mut self.waiter, &buffers, wait) {
+            Ok(_) => Ok(()),
+            Err(stop) => Err(self.explain(stop)),
+        }
     }
 
     fn write_long(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
@@ -123,18 +123,12 @@ impl Sender {
                 IoSlice::new(message.get(done.saturating_sub(HEADER)..).unwrap_or(&[])),
                 IoSlice::new(&verdict),
             ];
-            let Self {
-                pipe,
-                notes,
-                waiter,
-                ..
-            } = self;
-            match write_some(pipe, notes, waiter, &buffers, wait) {
+            match write_some(&self.pipe, &mut self.waiter, &buffers, wait) {
                 Ok(written) => done += written,
-                Err(error) => {
+                Err(stop) => {
                     let len = message.len();
                     self.abandoned = (done > 0).then_some(Abandoned { len, done });
-                    return Err(error);
+                    return Err(self.explain(stop));
                 }
             }
         }
@@ -162,58 +156,40 @@ impl Sender {
                 IoSlice::new(header),
                 IoSlice::new(&ZEROS[..filling.min(PIPE_BUF)]),
             ];
-            let Self {
-                pipe,
-                notes,
-                waiter,
-                ..
-            } = self;
-            let done = done + write_some(pipe, notes, waiter, &rest, wait)?;
+            let written = write_some(&self.pipe, &mut self.waiter, &rest, wait);
+            let done = done + written.map_err(|stop| self.explain(stop))?;
             self.abandoned = (done < HEADER + len + 1).then_some(Abandoned { len, done });
         }
         Ok(())
     }
+
+    #[cold]
+    fn explain(&self, stop: Stop) -> SendError {
+        match stop {
+            Stop::WouldWait => SendError::Full,
+            Stop::TimedOut => SendError::TimedOut,
+            Stop::Failed(Errno::PIPE) if self.notes.is_receiver_closed() => SendError::Closed,
+            Stop::Failed(Errno::PIPE) => SendError::PeerDied,
+            Stop::Failed(error) => SendError::io("write", error),
+        }
+    }
 }
 
 /// Writes something of `buffers`, waiting for room as the strategy and `wait` say.
+#[inline]
 fn write_some(
     pipe: &Descriptor,
-    notes: &Notes,
     waiter: &mut Waiter,
     buffers: &[IoSlice<'_>],
     wait: Wait,
-) -> Result<usize, SendError> {
-    let failed = |error| match error {
-        Errno::PIPE if notes.is_receiver_closed() => SendError::Closed,
-        Errno::PIPE => SendError::PeerDied,
-        error => SendError::io("pwritev2", error),
-    };
-    if wait == Wait::Forever && waiter.strategy() == WaitStrategy::Block {
-        return pipe.write_waiting(buffers).map_err(failed);
-    }
-    loop {
-        let attempt = || pipe.write_now(buffers).map_err(failed);
-        if let Some(written) = attempt()? {
-            return Ok(written);
-        }
-        if wait == Wait::Never {
-            return Err(SendError::Full);
-        }
-        if let Some(written) = waiter.look(wait, attempt)? {
-            return Ok(written);
-        }
-        if wait == Wait::Forever {
-            return pipe.write_waiting(buffers).map_err(failed);
-        }
-        match poll([(pipe.as_fd(), Interest::Write)], wait) {
-            Ok(Polled::Ready) => {}
-            Ok(Polled::TimedOut) => return Err(SendError::TimedOut),
-            Err(error) => return Err(SendError::io("ppoll", error)),
-        }
-    }
+) -> Result<usize, Stop> {
+    complete(pipe.as_fd(), Interest::Write, waiter, wait, |sleep| {
+        pipe.write(buffers, sleep)
+    })
 }
 
 impl ipc_core::Sender for Sender {
+    #[inline]
     fn send_with(&mut self, message: &[u8], wait: Wait) -> Result<(), SendError> {
         let (len, max) = (message.len(), self.max());
         if len > max {

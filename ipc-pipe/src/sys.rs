@@ -2,14 +2,14 @@
 //! `preadv2(2)`, `pwritev2(2)`.
 //!
 //! `RWF_NOWAIT` makes a single call non-blocking, and the descriptor stays in blocking mode, so that a
-//! wait without a deadline is one call. Nameless pipes know the flag since Linux 6.4; a FIFO, or an
-//! older kernel, refuses it with EOPNOTSUPP; from then on the descriptor is non-blocking.
+//! wait without a deadline is one call. A FIFO does not know the flag, nameless pipes do since Linux
+//! 6.4, and a sandbox may refuse the calls that have flags: such a descriptor is non-blocking instead.
 
 use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ipc_core::wait::{Interest, poll};
+use ipc_core::wait::{Interest, Sleep, poll};
 use ipc_core::{OpenError, Wait};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -25,6 +25,9 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), OpenError> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| OpenError::io("pipe2", e))
 }
 
+/// File system of the pipes without a name, `PIPEFS_MAGIC` of `statfs(2)`.
+const PIPEFS: rustix::fs::FsWord = 0x5049_5045;
+
 /// One end of the pipe.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
@@ -36,12 +39,18 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Takes the reading end over in blocking mode, whatever mode a peer had left it in.
+    /// Takes the reading end over, whatever mode a peer had left it in.
     pub(crate) fn reader(fd: OwnedFd) -> Result<Self, OpenError> {
-        rustix::fs::fcntl_setfl(&fd, OFlags::empty()).map_err(|e| OpenError::io("fcntl", e))?;
+        let nameless = rustix::fs::fstatfs(&fd).is_ok_and(|on| on.f_type == PIPEFS);
+        let (mode, now) = if nameless {
+            (OFlags::empty(), ReadWriteFlags::NOWAIT)
+        } else {
+            (OFlags::NONBLOCK, ReadWriteFlags::empty())
+        };
+        rustix::fs::fcntl_setfl(&fd, mode).map_err(|e| OpenError::io("fcntl", e))?;
         Ok(Self {
             fd,
-            now: Cell::new(ReadWriteFlags::NOWAIT),
+            now: Cell::new(now),
             quiet: Cell::new(ReadWriteFlags::empty()),
         })
     }
@@ -57,6 +66,7 @@ impl Descriptor {
     }
 
     /// Called when the flag was refused: from now on the whole descriptor is non-blocking.
+    #[cold]
     fn do_without_nowait(&self) -> Result<(), Errno> {
         rustix::fs::fcntl_setfl(&self.fd, OFlags::NONBLOCK)?;
         self.now.set(ReadWriteFlags::empty());
@@ -75,80 +85,68 @@ impl Descriptor {
         })
     }
 
-    /// Reads what is there; `None` when that is nothing, `Some(0)` when no writer is left.
-    pub(crate) fn read_now(&self, buffers: &mut [IoSliceMut<'_>]) -> Result<Option<usize>, Errno> {
+    /// Reads what is there; 0 when no writer is left.
+    #[inline]
+    pub(crate) fn read(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        sleep: Sleep,
+    ) -> Result<usize, Errno> {
         loop {
-            match rustix::io::preadv2(&self.fd, buffers, HERE, self.now.get()) {
-                Ok(len) => return Ok(Some(len)),
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::OPNOTSUPP) => self.do_without_nowait()?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Reads what is there, sleeping until there is something.
-    pub(crate) fn read_waiting(&self, buffers: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
-        loop {
+            let flags = self.flags(sleep);
             let read = match &mut *buffers {
-                [buffer] => rustix::io::read(&self.fd, &mut **buffer),
-                _ => rustix::io::readv(&self.fd, buffers),
+                [buffer] if flags.is_empty() => rustix::io::read(&self.fd, &mut **buffer),
+                _ if flags.is_empty() => rustix::io::readv(&self.fd, buffers),
+                _ => rustix::io::preadv2(&self.fd, buffers, HERE, flags),
             };
             match read {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.sleep(Interest::Read)?,
+                Err(Errno::AGAIN) if sleep == Sleep::Allowed => self.sleep(Interest::Read)?,
+                Err(error) if is_refused(error, flags) => self.do_without_nowait()?,
                 outcome => return outcome,
             }
         }
     }
 
-    /// Writes what there is room for, up to `PIPE_BUF` bytes whole; `None` when there is none.
-    pub(crate) fn write_now(&self, buffers: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
-        match self.write(buffers, self.now.get()) {
-            Ok(len) => Ok(Some(len)),
-            Err(Errno::AGAIN) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes at least a byte, sleeping until there is room; up to `PIPE_BUF` bytes whole.
-    pub(crate) fn write_waiting(&self, buffers: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    /// Writes what there is room for, up to `PIPE_BUF` bytes whole.
+    #[inline]
+    pub(crate) fn write(&self, buffers: &[IoSlice<'_>], sleep: Sleep) -> Result<usize, Errno> {
         loop {
-            match self.write(buffers, ReadWriteFlags::empty()) {
-                Err(Errno::AGAIN) => self.sleep(Interest::Write)?,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn write(&self, buffers: &[IoSlice<'_>], now: ReadWriteFlags) -> Result<usize, Errno> {
-        let mut now = now;
-        loop {
-            let flags = now | self.quiet.get();
+            let flags = self.flags(sleep) | self.quiet.get();
             let written = match buffers {
                 [buffer] if flags.is_empty() => rustix::io::write(&self.fd, buffer),
                 _ if flags.is_empty() => rustix::io::writev(&self.fd, buffers),
                 _ => rustix::io::pwritev2(&self.fd, buffers, HERE, flags),
             };
             match written {
-                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if sleep == Sleep::Allowed => self.sleep(Interest::Write)?,
                 // A kernel before 6.18. SIGPIPE then hits a host that does not ignore it.
-                Err(Errno::OPNOTSUPP) if flags.contains(NOSIGNAL) => {
+                Err(error) if is_refused(error, flags) && flags.contains(NOSIGNAL) => {
                     self.quiet.set(ReadWriteFlags::empty());
                 }
-                Err(Errno::OPNOTSUPP) if flags.contains(ReadWriteFlags::NOWAIT) => {
-                    self.do_without_nowait()?;
-                    now = ReadWriteFlags::empty();
-                }
+                Err(error) if is_refused(error, flags) => self.do_without_nowait()?,
                 outcome => return outcome,
             }
         }
     }
 
+    fn flags(&self, sleep: Sleep) -> ReadWriteFlags {
+        match sleep {
+            Sleep::Never => self.now.get(),
+            Sleep::Allowed => ReadWriteFlags::empty(),
+        }
+    }
+
+    /// What a descriptor without `O_NONBLOCK` does in the call itself.
+    #[cold]
     fn sleep(&self, interest: Interest) -> Result<(), Errno> {
         poll([(self.fd.as_fd(), interest)], Wait::Forever).map(drop)
     }
+}
+
+/// Whether an error says that the kernel does not know one of these flags, or that a sandbox allows no
+/// call that has some: a filter of system calls (seccomp(2)) answers as it likes.
+fn is_refused(error: Errno, flags: ReadWriteFlags) -> bool {
+    !flags.is_empty() && matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
 
 /// Whether this process ignores SIGPIPE, as Rust programs do from their start

@@ -103,18 +103,27 @@ fn knows_nosignal() -> bool {
     pwritev2(&writer, &[IoSlice::new(b"x")], u64::MAX, NOSIGNAL) != Err(Errno::OPNOTSUPP)
 }
 
-/// Gives what became of a send to nobody, in a process that SIGPIPE would end.
+/// Gives what became of sends to nobody, in a process that SIGPIPE would end unless it is deaf.
 fn send_to_nobody(deaf: bool) -> bool {
     if !deaf {
         // SAFETY: a valid signal and disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     }
-    let (mut sender, receiver) = Pipe::pair(&Options::default()).unwrap();
+    let options = Options::default();
+    let scratch = Scratch::new();
+    let fifo = scratch.path().join("fifo");
+    let name = fifo.to_str().unwrap().parse().unwrap();
+    let mut listener = Pipe::listen(&name, &options).unwrap();
+    let (nameless, receiver) = Pipe::pair(&options).unwrap();
+    let named = Pipe::connect(&name, &options, Wait::at_most(PATIENCE)).unwrap();
     drop(receiver);
+    drop(listener.accept(Wait::at_most(PATIENCE)).unwrap());
     let waits = [Wait::Never, Wait::Forever, Wait::at_most(PATIENCE)];
-    waits
-        .iter()
-        .all(|&wait| matches!(sender.send_with(b"x", wait), Err(SendError::Closed)))
+    [nameless, named].into_iter().all(|mut sender| {
+        waits
+            .iter()
+            .all(|&wait| matches!(sender.send_with(b"x", wait), Err(SendError::Closed)))
+    })
 }
 
 #[test]

@@ -42,7 +42,10 @@ fn a_runtime_and_this_crate_leave_each_other_their_children() {
         (sum, zombies().len())
     }
     for method in BOTH {
-        let own = Process::new(program, (number_of(method),)).start().unwrap();
+        let own = Process::new(program, (number_of(method),))
+            .daemon(true)
+            .start()
+            .unwrap();
         assert_eq!(
             own.join().unwrap(),
             ((0..20).map(|n| n * n).sum(), 0),

@@ -43,7 +43,10 @@ fn a_thousand_in_turn_leave_nothing() {
         zombies().len()
     }
     for method in BOTH {
-        let own = Process::new(program, (number_of(method),)).start().unwrap();
+        let own = Process::new(program, (number_of(method),))
+            .daemon(true)
+            .start()
+            .unwrap();
         assert_eq!(own.join().unwrap(), 0, "{method:?}");
     }
 }
@@ -105,7 +108,10 @@ fn a_thousand_starts_without_descriptors_fail_clearly_and_leave_nothing() {
         (before, zombies().len(), told, works)
     }
     for method in BOTH {
-        let own = Process::new(program, (number_of(method),)).start().unwrap();
+        let own = Process::new(program, (number_of(method),))
+            .daemon(true)
+            .start()
+            .unwrap();
         let (_, zombies, told, works) = own.join().unwrap();
         assert_eq!((zombies, works), (0, 16), "{method:?}: {told}");
     }
@@ -154,7 +160,10 @@ fn a_fork_that_is_refused_is_an_error_of_start() {
         Ok(())
     }
     for method in BOTH {
-        let own = Process::new(program, (number_of(method),)).start().unwrap();
+        let own = Process::new(program, (number_of(method),))
+            .daemon(true)
+            .start()
+            .unwrap();
         if let Err(why) = own.join().unwrap() {
             eprintln!("{method:?} skipped: {why}");
         }
@@ -210,7 +219,10 @@ fn a_signal_does_not_hit_a_process_that_came_by_the_pid() {
         Some(stranger_lives)
     }
     for method in BOTH {
-        let own = Process::new(program, (number_of(method),)).start().unwrap();
+        let own = Process::new(program, (number_of(method),))
+            .daemon(true)
+            .start()
+            .unwrap();
         match own.join().unwrap() {
             Some(lives) => assert!(lives, "{method:?}"),
             None => eprintln!("skipped: clone3 with set_tid is not allowed here"),

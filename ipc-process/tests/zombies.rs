@@ -18,7 +18,8 @@ ipc_process::test_support!();
 fn run<R: serde::Serialize + serde::de::DeserializeOwned + 'static>(
     program: impl ipc_process::Target<(), Output = R>,
 ) -> R {
-    Process::new(program, ()).start().unwrap().join().unwrap()
+    let process = Process::new(program, ()).daemon(true);
+    process.start().unwrap().join().unwrap()
 }
 
 /// A child by other means, which ends and is forgotten.

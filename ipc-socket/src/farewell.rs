@@ -3,12 +3,13 @@
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
+use ipc_core::wait::Sleep;
 use ipc_core::{RecvError, SendError};
 use rustix::io::Errno;
 
 use crate::frame::{FIN, HEADER};
 use crate::long::Abandoned;
-use crate::sys::{self, Sleep};
+use crate::sys;
 
 /// What became of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

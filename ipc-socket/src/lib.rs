@@ -12,7 +12,6 @@ mod options;
 mod receiver;
 mod sender;
 mod sys;
-mod wait;
 
 pub use channel::Socket;
 pub use credentials::Credentials;

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use ipc_core::wait::Interest;
+use ipc_core::wait::{Interest, Stop, complete};
 use ipc_core::{Limit, SendError, Wait};
 use rustix::io::Errno;
 
@@ -12,7 +12,6 @@ use crate::Sender;
 use crate::frame::{self, ABANDONED, CHUNK, COMPLETE, HEADER, Header, Run, WHOLE_MAX};
 use crate::sender::COPY_MAX;
 use crate::sys;
-use crate::wait::{Stop, complete};
 
 /// Slices of one call for a message in chunks: two a chunk, 1 MiB at a time.
 pub(crate) const SLICES: usize = 34;
@@ -122,7 +121,7 @@ impl Sender {
         }
         let (socket, slices) = (self.socket.as_fd(), &slices[..count]);
         complete(
-            &self.socket,
+            self.socket.as_fd(),
             Interest::Write,
             &mut self.waiter,
             wait,
@@ -134,7 +133,7 @@ impl Sender {
     pub(crate) fn push_copied(&mut self, range: Range<usize>, wait: Wait) -> Result<usize, Stop> {
         let (socket, bytes) = (self.socket.as_fd(), &self.scratch[range]);
         complete(
-            &self.socket,
+            self.socket.as_fd(),
             Interest::Write,
             &mut self.waiter,
             wait,
@@ -148,7 +147,7 @@ impl Sender {
             let mut header = [0; HEADER];
             let (socket, owed) = (self.socket.as_fd(), abandoned.owed(&mut header));
             let paid = complete(
-                &self.socket,
+                self.socket.as_fd(),
                 Interest::Write,
                 &mut self.waiter,
                 wait,

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use ipc_core::{Name, OpenError, Tunable, WaitStrategy};
@@ -90,7 +91,10 @@ pub enum Address {
     /// user before a byte of a message moves, so a stranger reads and writes nothing; it can only
     /// be in the way.
     Abstract(String),
-    /// `tcp:HOST:PORT`. No credentials: whoever can reach the port is a peer. Nothing is encrypted.
+    /// `tcp:HOST:PORT`; an IPv6 address in brackets, `tcp:[::1]:7000`, if it is one of a single link with
+    /// the number of the interface, `tcp:[fe80::1%2]:7000`.
+    ///
+    /// No credentials: whoever can reach the port is a peer. Nothing is encrypted.
     /// The host is resolved by the system, which may take longer than any deadline; a numeric
     /// address is not. A peer whose machine or network vanishes is not noticed.
     Tcp(String),
@@ -115,18 +119,32 @@ impl FromStr for Address {
             };
         }
         if let Some(host) = text.strip_prefix("tcp:") {
-            let port = host
-                .rsplit_once(':')
-                .map(|(host, port)| (host, port.parse::<u16>()));
-            return match port {
-                Some((name, Ok(_))) if !name.is_empty() => Ok(Self::Tcp(host.to_owned())),
-                _ => Err(OpenError::Invalid {
-                    what: "a TCP address is tcp:HOST:PORT",
-                }),
+            return if is_host_and_port(host) {
+                Ok(Self::Tcp(host.to_owned()))
+            } else {
+                Err(OpenError::Invalid {
+                    what: "a TCP address is tcp:HOST:PORT, with brackets around a host that is an \
+                           IPv6 address",
+                })
             };
         }
         text.parse().map(Self::Unix)
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    // Without brackets nobody could tell where an IPv6 address ends.
+    let is_name = |name: &str| {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b":[]".contains(&byte);
+        !name.is_empty() && name.bytes().all(plain)
+    };
+    let is_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    text.rsplit_once(':')
+        .is_some_and(|(name, port)| is_name(name) && is_port(port))
 }
 
 impl fmt::Display for Address {
@@ -135,6 +153,53 @@ impl fmt::Display for Address {
             Self::Unix(name) => name.fmt(f),
             Self::Abstract(name) => write!(f, "abstract:{name}"),
             Self::Tcp(host) => write!(f, "tcp:{host}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_an_address_is_the_same_address() {
+        for text in [
+            "prices",
+            "/run/user/1000/prices",
+            "abstract:prices",
+            "tcp:127.0.0.1:7000",
+            "tcp:localhost:0",
+            "tcp:[::1]:65535",
+            "tcp:[::ffff:127.0.0.1]:1",
+            "tcp:[fe80::1%2]:7000",
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), text);
+            assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn what_is_no_tcp_address_is_refused() {
+        for host in [
+            "",
+            ":",
+            ":7000",
+            "localhost",
+            "localhost:",
+            "localhost:65536",
+            "localhost:+1",
+            "local host:1",
+            "::1",
+            "::1:7000",
+            "[::1]",
+            "[::1]:",
+            "[::1:7000",
+            "[nobody]:7000",
+            "[fe80::1%eth0]:7000",
+        ] {
+            let address = format!("tcp:{host}").parse::<Address>();
+            assert!(matches!(address, Err(OpenError::Invalid { .. })), "{host}");
         }
     }
 }

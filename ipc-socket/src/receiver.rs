@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ipc_core::wait::Interest;
+use ipc_core::wait::{Interest, Stop, complete};
 use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 use rustix::io::Errno;
 
@@ -11,7 +11,6 @@ use crate::frame::{COMPLETE, HEADER, Header, Run};
 use crate::intake::{BESIDE, INTAKE, Intake, Over, Scattered, Taken};
 use crate::long::SLICES;
 use crate::sys::{self, Arrival, Transport};
-use crate::wait::{Stop, complete};
 use crate::{Credentials, Options, credentials};
 
 /// The receiving end of a socket channel. Dropping it closes the channel in good order; messages
@@ -224,8 +223,12 @@ fn read_some(
     wait: Wait,
 ) -> Result<Arrival, Stop> {
     let mut truncated = false;
-    let bytes = complete(socket, Interest::Read, waiter, wait, |sleep| {
-        match (&mut arrived, &mut *room) {
+    let bytes = complete(
+        socket.as_fd(),
+        Interest::Read,
+        waiter,
+        wait,
+        |sleep| match (&mut arrived, &mut *room) {
             (Some(arrived), room) => {
                 let arrival = sys::recv_rights(socket.as_fd(), room, arrived, sleep)?;
                 truncated |= arrival.truncated;
@@ -233,8 +236,8 @@ fn read_some(
             }
             (None, [room]) => sys::recv(socket.as_fd(), room, sleep),
             (None, room) => sys::recv_slices(socket.as_fd(), room, sleep),
-        }
-    })?;
+        },
+    )?;
     Ok(Arrival { bytes, truncated })
 }
 

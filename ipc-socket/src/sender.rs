@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ipc_core::wait::Interest;
+use ipc_core::wait::{Interest, Stop, complete};
 use ipc_core::{Custody, Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
@@ -10,7 +10,6 @@ use crate::farewell::{self, Gone};
 use crate::frame::{self, HEADER, Header, RIGHTS_MAX, WHOLE_MAX};
 use crate::long::Abandoned;
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
-use crate::wait::{Stop, complete};
 use crate::{Credentials, Options, credentials};
 
 /// The sending end of a socket channel. Dropping it closes the channel in good order.
@@ -95,7 +94,7 @@ impl Sender {
         ];
         let socket = self.socket.as_fd();
         let outcome = complete(
-            &self.socket,
+            self.socket.as_fd(),
             Interest::Write,
             &mut self.waiter,
             wait,
@@ -149,7 +148,7 @@ impl Sender {
             let (header, socket) = (header.encode(), self.socket.as_fd());
             let slices = [IoSlice::new(&header), IoSlice::new(message)];
             complete(
-                &self.socket,
+                self.socket.as_fd(),
                 Interest::Write,
                 &mut self.waiter,
                 wait,

@@ -7,6 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use ipc_core::wait::Sleep;
 use ipc_core::{Limit, OpenError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
@@ -23,13 +24,6 @@ use crate::frame::CHUNK;
 pub(crate) enum Transport {
     Unix,
     Tcp,
-}
-
-/// Whether a call may sleep in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sleep {
-    Never,
-    Allowed,
 }
 
 /// Most descriptors that one message carries (`SCM_MAX_FD`, `unix(7)`).

@@ -1,10 +1,12 @@
 //! Long messages byte by byte: cut anywhere, taken back, with verdicts that are none.
 
+mod common;
+
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use common::receiver_of;
 use ipc_core::{
     Channel, Handoff, Parts, Receiver as _, RecvError, SendError, Sender as _, Tunable, Wait,
 };
@@ -14,13 +16,6 @@ use ipc_socket::{Options, Receiver, Sender, Socket};
 const CHUNK: usize = 64 << 10;
 const COMPLETE: u8 = 1;
 const ABANDONED: u8 = 0;
-
-/// A receiver whose peer is this raw socket, which may write what it likes.
-fn receiver_of(options: &Options) -> (UnixStream, Receiver) {
-    let (tx, rx) = Socket::pair(options).unwrap();
-    let mut parts = tx.into_parts().unwrap();
-    (UnixStream::from(parts.descriptors.remove(0)), rx)
-}
 
 fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at % 251) as u8).collect()
