@@ -19,6 +19,7 @@ pub mod consumers;
 pub mod death;
 pub mod ending;
 pub mod handoff;
+pub mod host;
 pub mod names;
 pub mod order;
 pub mod producers;
