@@ -52,6 +52,30 @@ fn results_come_in_every_way() {
 }
 
 #[test]
+fn long_items_are_taken_no_faster_than_workers_take_them() {
+    let _watchdog = watch();
+    const ITEMS: u64 = 40;
+    let len = |item: Vec<u8>| item.len();
+    let pool = Pool::new(1).unwrap();
+    let mut most_ahead = 0;
+    let items = (0..ITEMS).map(|taken| {
+        most_ahead = most_ahead.max(taken - pool.progress().completed);
+        vec![1; 1 << 20]
+    });
+    let lens = pool.map(len, items).unwrap();
+    assert_eq!(lens.iter().sum::<usize>(), 40 << 20);
+    assert!(most_ahead < ITEMS / 2, "{most_ahead} items wait in memory");
+    // Who does not wait for results does not wait for workers either.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let waits = |end: Fd| File::from(end.0).read(&mut [0]).is_ok();
+    let busy = pool.apply_async(waits, (Fd(reader.into()),));
+    let job = pool.map_async(len, (0..ITEMS).map(|_| vec![1; 1 << 20]));
+    writer.write_all(b"!").unwrap();
+    assert!(busy.get().unwrap());
+    assert_eq!(job.get().unwrap().len(), 40);
+}
+
+#[test]
 fn functions_of_every_kind_run() {
     let _watchdog = watch();
     fn largest<T: Ord + Copy>(values: Vec<T>) -> Option<T> {
