@@ -163,12 +163,8 @@ impl Directory {
     /// Opens a segment of the size that its log has.
     pub(crate) fn open(&self, number: u64, shape: Shape) -> Result<OwnedFd, Fault> {
         let (file, stat) = self.open_any(number)?;
-        // Of a file that is shorter the end of the log would never be found.
-        if u64::try_from(stat.st_size) == Ok(shape.file()) {
-            Ok(file)
-        } else {
-            Err(Fault::Corrupt("a segment was truncated"))
-        }
+        whole(&stat, shape)?;
+        Ok(file)
     }
 
     /// Opens a segment if it still exists.
@@ -180,6 +176,8 @@ impl Directory {
         }
     }
 
+    // For writing too, be it only to be read: an overlay file system shows a file that was opened for
+    // reading as it was before somebody wrote to it (overlayfs, "Non-standard behavior").
     fn open_any(&self, number: u64) -> Result<(OwnedFd, Stat), Fault> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.0, name(number), flags, Mode::empty()) {
@@ -196,15 +194,15 @@ impl Directory {
     /// The header of a segment.
     pub(crate) fn header(&self, number: u64) -> Result<Header, Fault> {
         let (file, _) = self.open_any(number)?;
-        let mut bytes = [0u8; SEGMENT_HEADER as usize];
-        if sys::read_at(file.as_fd(), &mut bytes, 0)? != bytes.len() {
-            return Err(Fault::Corrupt("a segment ends within its header"));
-        }
-        let header = Header::decode(&bytes).map_err(Fault::Corrupt)?;
-        if header.number != number || header.shape.slots != 1 {
-            return Err(Fault::Corrupt("a segment stands under another one's name"));
-        }
-        Ok(header)
+        header(file.as_fd(), number)
+    }
+
+    /// The header and the file of a segment of the size that its log has.
+    pub(crate) fn segment(&self, number: u64) -> Result<(Header, OwnedFd), Fault> {
+        let (file, stat) = self.open_any(number)?;
+        let header = header(file.as_fd(), number)?;
+        whole(&stat, header.shape)?;
+        Ok((header, file))
     }
 
     /// Gives a segment that lost its tail its full size again; under the writer's lock only.
@@ -228,7 +226,6 @@ impl Directory {
     pub(crate) fn make(&self, header: &Header) -> Result<OwnedFd, Fault> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.discard_unfinished()?;
         let file = rustix::fs::openat(&self.0, UNFINISHED, flags, PRIVATE)
             .map_err(Fault::storage("openat"))?;
         sys::allocate(file.as_fd(), header.shape.file())
@@ -248,7 +245,8 @@ impl Directory {
             })
     }
 
-    fn discard_unfinished(&self) -> Result<(), Fault> {
+    /// Removes what a writer left that died while it made a segment.
+    pub(crate) fn discard_unfinished(&self) -> Result<(), Fault> {
         self.unlink(UNFINISHED)
     }
 
@@ -280,6 +278,27 @@ impl Directory {
         }
         Ok(sum)
     }
+}
+
+/// Of a file that is shorter the end of the log would never be found.
+fn whole(stat: &Stat, shape: Shape) -> Result<(), Fault> {
+    if u64::try_from(stat.st_size) == Ok(shape.file()) {
+        Ok(())
+    } else {
+        Err(Fault::Corrupt("a segment was truncated"))
+    }
+}
+
+fn header(file: BorrowedFd<'_>, number: u64) -> Result<Header, Fault> {
+    let mut bytes = [0u8; SEGMENT_HEADER as usize];
+    if sys::read_at(file, &mut bytes, 0)? != bytes.len() {
+        return Err(Fault::Corrupt("a segment ends within its header"));
+    }
+    let header = Header::decode(&bytes).map_err(Fault::Corrupt)?;
+    if header.number != number || header.shape.slots != 1 {
+        return Err(Fault::Corrupt("a segment stands under another one's name"));
+    }
+    Ok(header)
 }
 
 /// Takes the writer's lock. It belongs to the open file description, so the kernel frees it with

@@ -1,4 +1,4 @@
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ipc_core::wait::Interest;
@@ -54,8 +54,15 @@ impl Follower {
     ) -> Result<Self, OpenError> {
         let directory = Directory::open_at(directory.as_ref(), false)?;
         let guest = Guest::new(&directory)?;
-        let header = find(&directory, start)?;
-        let file = directory.open(header.number, header.shape)?;
+        let (header, file) = loop {
+            let segments = directory.segments()?;
+            if segments.is_empty() {
+                return Err(OpenError::NotFound);
+            }
+            if let Some(found) = find(&directory, &segments, start)? {
+                break found;
+            }
+        };
         let mut follower = Self {
             scan: Scan::new(directory, file, &header),
             guest,
@@ -169,24 +176,26 @@ impl Follower {
     }
 }
 
-/// The segment in which to look for the start.
-fn find(directory: &Directory, start: Start) -> Result<Header, OpenError> {
-    let mut found: Option<Header> = None;
-    let segments = directory.segments()?;
-    let candidates: &[u64] = match start {
+/// Which of these segments to look for the start in; `None` if all of them were removed meanwhile.
+fn find(
+    directory: &Directory,
+    segments: &[u64],
+    start: Start,
+) -> Result<Option<(Header, OwnedFd)>, OpenError> {
+    let candidates = match start {
         Start::End => &segments[segments.len().saturating_sub(1)..],
-        _ => &segments,
+        Start::Oldest | Start::Sequence(_) => segments,
     };
+    let mut found: Option<(Header, OwnedFd)> = None;
     for &number in candidates {
-        let header = match directory.header(number) {
-            Ok(header) => header,
-            // Removed by the writer since the directory was read.
+        let segment = match directory.segment(number) {
+            Ok(segment) => segment,
             Err(Fault::Corrupt(_)) if directory.is_gone(number) => continue,
             Err(fault) => return Err(fault.into()),
         };
         match start {
-            Start::Oldest | Start::End => return Ok(header),
-            Start::Sequence(seq) if header.base <= seq => found = Some(header),
+            Start::Oldest | Start::End => return Ok(Some(segment)),
+            Start::Sequence(seq) if segment.0.base <= seq => found = Some(segment),
             Start::Sequence(_) if found.is_none() => {
                 return Err(OpenError::Invalid {
                     what: "that record was removed from the log",
@@ -195,7 +204,7 @@ fn find(directory: &Directory, start: Start) -> Result<Header, OpenError> {
             Start::Sequence(_) => break,
         }
     }
-    found.ok_or(OpenError::NotFound)
+    Ok(found)
 }
 
 impl ipc_core::Receiver for Follower {

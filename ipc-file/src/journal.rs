@@ -182,14 +182,36 @@ impl Journal {
         });
         outcome.inspect_err(|_| {
             // What was written of them must not stand behind the end of the log.
-            self.staged.fill(0);
-            if sys::write_within(file, &self.staged, at).is_err() {
+            if self.erase(self.first.0, self.staged.len() as u64).is_err() {
                 self.poisoned = Some("pwrite");
             }
         })
     }
 
-    /// Takes zeros along with a small batch, see [`AHEAD`].
+    /// Zeroes what stands behind the end of the log, from its end to its beginning.
+    ///
+    /// A process may die meanwhile, and a write within a page is not interrupted by that. So as long as
+    /// a whole record is left of a batch that was not committed, the first one is, by which
+    /// recovery knows the batch; a hole with good records behind it would be damage.
+    fn erase(&self, position: u64, len: u64) -> Result<(), Fault> {
+        const PAGE: u64 = 4096;
+        let at = self.writer.shape.offset(position) as u64;
+        let mut end = at + len;
+        while end > at {
+            let start = ((end - 1) / PAGE * PAGE).max(at);
+            let zeros = &[0; PAGE as usize][..(end - start) as usize];
+            sys::write_at(self.file.as_fd(), zeros, start)?;
+            end = start;
+        }
+        Ok(())
+    }
+
+    /// As [`flush`](Self::flush) before a sync: a small batch takes zeros along, see [`AHEAD`].
+    pub(crate) fn flush_ahead(&mut self) -> Result<(), Fault> {
+        self.reach_ahead();
+        self.flush()
+    }
+
     fn reach_ahead(&mut self) {
         let Writer {
             position, shape, ..
@@ -228,8 +250,7 @@ impl Journal {
     /// Waits until all records so far have reached the storage, and then says so in the log.
     pub(crate) fn sync(&mut self) -> Result<(), SendError> {
         self.check()?;
-        self.reach_ahead();
-        self.flush()?;
+        self.flush_ahead()?;
         self.write_out()
             .inspect_err(|_| self.poisoned = Some("fdatasync"))?;
         self.mark.synced = self.writer.position;
@@ -289,7 +310,7 @@ impl Journal {
 
     /// Zeroes `len` bytes of a torn tail, for good.
     pub(crate) fn clear(&mut self, len: u64) -> Result<(), Fault> {
-        self.writer.clear(len);
+        self.erase(self.writer.position, len)?;
         self.write_out()
     }
 

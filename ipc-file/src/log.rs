@@ -116,22 +116,26 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append), when not even the first was appended.
     pub fn append_batch(&mut self, batch: &[IoSlice<'_>]) -> Result<usize, SendError> {
-        let mut count = 0;
-        for record in batch {
-            let staged = match self.durability {
-                Durability::Nothing => self.gather(record),
-                Durability::Process | Durability::PowerLoss => self.journal.stage(record).map(drop),
-            };
-            match staged {
-                Ok(()) => count += 1,
-                Err(error) if count == 0 => return Err(error),
-                Err(_) => break,
+        let before = self.journal.seq();
+        let gathers = self.durability == Durability::Nothing;
+        let staged = batch.iter().try_for_each(|record| {
+            if gathers {
+                self.gather(record)
+            } else {
+                self.journal.stage(record).map(drop)
             }
-        }
-        match self.durability {
-            Durability::Nothing => {}
-            Durability::Process => self.flush()?,
-            Durability::PowerLoss => self.sync()?,
+        });
+        let flushed = match self.durability {
+            Durability::Nothing => Ok(()),
+            Durability::Process => self.flush(),
+            Durability::PowerLoss => self.journal.flush_ahead().map_err(SendError::from),
+        };
+        // What could not be flushed is not in the log, and its numbers are free again.
+        let count = self.journal.seq().saturating_sub(before) as usize;
+        match staged.and(flushed) {
+            Err(error) if count == 0 => return Err(error),
+            _ if self.durability == Durability::PowerLoss => self.sync()?,
+            _ => {}
         }
         Ok(count)
     }

@@ -39,6 +39,7 @@ pub(crate) fn open(
     salvage: bool,
     boot: u64,
 ) -> Result<(Journal, Recovery), Fault> {
+    directory.discard_unfinished()?;
     let segments = directory.segments()?;
     if segments.is_empty() {
         return begin(directory, shape, boot);

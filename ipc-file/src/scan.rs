@@ -150,23 +150,23 @@ impl Scan {
     #[cold]
     fn skip(&mut self) -> Result<(), Fault> {
         let number = self.shape.number(self.position) + 1;
-        let header = self.header(number)?;
-        self.file = self.directory.open(number, self.shape)?;
+        let (header, file) = self.directory.segment(number)?;
+        self.check(&header)?;
+        self.file = file;
         self.window.clear();
         self.position = number * self.shape.segment + SEGMENT_HEADER;
         self.learn(header.mark);
         Ok(())
     }
 
-    /// The header of a later segment, which must be one of this log.
-    fn header(&self, number: u64) -> Result<Header, Fault> {
-        let header = self.directory.header(number)?;
-        let fits = header.epoch == self.epoch
-            && header.shape == self.shape
-            && header.base >= self.seq
-            && header.mark.synced <= number * self.shape.segment;
+    /// Whether a later segment is one of this log.
+    fn check(&self, later: &Header) -> Result<(), Fault> {
+        let fits = later.epoch == self.epoch
+            && later.shape == self.shape
+            && later.base >= self.seq
+            && later.mark.synced <= later.number * self.shape.segment;
         if fits {
-            Ok(header)
+            Ok(())
         } else {
             Err(Fault::Corrupt("a segment belongs to another log"))
         }
@@ -238,8 +238,9 @@ impl Scan {
                 continue;
             }
             // Where the header is damaged too, the records may be good.
-            match self.header(number) {
-                Ok(header) => self.learn(header.mark),
+            let header = self.directory.header(number);
+            match header.and_then(|header| self.check(&header).map(|()| header.mark)) {
+                Ok(mark) => self.learn(mark),
                 Err(Fault::Corrupt(_)) => {}
                 Err(fault) => return Err(fault),
             }

@@ -150,16 +150,4 @@ impl Writer {
             mark,
         }
     }
-
-    /// Zeroes `len` bytes behind the end of the log.
-    pub(crate) fn clear(&self, len: u64) {
-        let zeros = [0u8; 4096];
-        let mut at = self.shape.offset(self.position);
-        let end = at + len as usize;
-        while at < end {
-            let len = zeros.len().min(end - at);
-            self.map.write(at, &zeros[..len]);
-            at += len;
-        }
-    }
 }
