@@ -6,6 +6,7 @@ mod watchdog;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use common::{Fd, need_descriptors};
 use ipc_process::{Limits, Pool, StartMethod};
@@ -55,7 +56,12 @@ fn results_come_in_every_way() {
 fn long_items_are_taken_no_faster_than_workers_take_them() {
     let _watchdog = watch();
     const ITEMS: u64 = 40;
-    let len = |item: Vec<u8>| item.len();
+    // Slower than items can be made, or there would be nothing to see.
+    let len = |item: Vec<u8>| {
+        let end = Instant::now() + Duration::from_millis(5);
+        while Instant::now() < end {}
+        item.len()
+    };
     let pool = Pool::new(1).unwrap();
     let mut most_ahead = 0;
     let items = (0..ITEMS).map(|taken| {
