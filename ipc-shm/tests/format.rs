@@ -24,11 +24,13 @@ fn pattern(number: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Whether there is one that passes descriptors: from 3.9.
 fn has_python() -> bool {
-    let version = Command::new("python3").arg("--version").output();
-    let has = version.is_ok_and(|run| run.status.success());
+    let probe = "import socket; socket.send_fds, socket.recv_fds";
+    let probed = Command::new("python3").args(["-c", probe]).output();
+    let has = probed.is_ok_and(|run| run.status.success());
     if !has {
-        println!("skipped: there is no python3 here");
+        eprintln!("skipped: there is no python3 of at least 3.9 here");
     }
     has
 }
