@@ -30,6 +30,9 @@ const MILLISECOND: u64 = 1_000_000;
 /// Everything that these settings ask for.
 pub(crate) fn groups(settings: &Settings) -> Vec<Group> {
     let python = python::is_installed();
+    if !python {
+        eprintln!("there is no python3: its rows are left out");
+    }
     let mut groups = Vec::new();
     for shape in shapes(settings) {
         for mechanism in mechanisms() {

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use ipc_core::wait::{Interest, poll};
 use ipc_core::{
-    Capabilities, Channel, Handoff, Limits, Listener, OpenError, Parts, Pollable, Receiver,
+    Capabilities, Channel, Empty, Handoff, Limits, Listener, OpenError, Parts, Pollable, Receiver,
     RecvError, SendError, Sender, TryClone, Wait,
 };
+use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
+use rustix::process::{Signal, getpid, kill_process};
 
 /// Which message of a sender suffers from its flaw.
 const VICTIM: u64 = 200;
@@ -52,6 +54,32 @@ pub enum Flaw {
     Steals,
     /// The descriptor of an end is never ready.
     NeverReady,
+    /// A message goes off with the next one.
+    Buffers,
+    /// The end is told in place of the last message.
+    EndsEarly,
+    /// What a send that timed out was to send arrives all the same.
+    SendsLate,
+    /// A message that does not fit the buffer is gone.
+    Forgets,
+    /// The buffer that a message needs is said to be a byte longer.
+    MisstatesNeed,
+    /// The longest message is said to be a byte longer than it is.
+    OverstatesLongest,
+    /// The longest message is said to be a byte shorter than it is.
+    UnderstatesLongest,
+    /// The channel is said to hold one message.
+    MisstatesDepth,
+    /// A wait with a deadline looks again only then.
+    SleepsIn,
+    /// A listener that is dropped keeps its name.
+    KeepsName,
+    /// A send to nobody raises SIGPIPE.
+    RaisesSignal,
+    /// Making a channel changes the umask.
+    ChangesUmask,
+    /// Messages of no bytes are declared, and refused.
+    DeclaresEmpty,
 }
 
 /// Chooses a flaw by a type, as each channel family is one.
@@ -73,15 +101,23 @@ macro_rules! flaws {
 }
 
 flaws!(LosesOne DuplicatesOne Reorders Tears IgnoresDeadlines ComesEarly HangsOnDeath
-    LeaksDescriptors SurvivesExec TruncatesSilently Allocates Steals NeverReady);
+    LeaksDescriptors SurvivesExec TruncatesSilently Allocates Steals NeverReady Buffers EndsEarly
+    SendsLate Forgets MisstatesNeed OverstatesLongest UnderstatesLongest MisstatesDepth SleepsIn
+    KeepsName RaisesSignal ChangesUmask DeclaresEmpty);
 
-/// The channel `C` with the flaw `F`; it declares what `C` declares.
+/// The channel `C` with the flaw `F`; it declares what `C` declares, unless that is the flaw.
 #[derive(Debug)]
 pub struct Broken<C, F>(PhantomData<(C, F)>);
 
 impl<C: Channel, F: Flawed> Channel for Broken<C, F> {
     const NAME: &'static str = "broken";
-    const CAPABILITIES: Capabilities = C::CAPABILITIES;
+    const CAPABILITIES: Capabilities = match F::FLAW {
+        Flaw::DeclaresEmpty => Capabilities {
+            empty: Empty::Carried,
+            ..C::CAPABILITIES
+        },
+        _ => C::CAPABILITIES,
+    };
     type Options = C::Options;
     type Address = C::Address;
     type Sender = BrokenEnd<C::Sender, F>;
@@ -90,8 +126,10 @@ impl<C: Channel, F: Flawed> Channel for Broken<C, F> {
 
     fn pair(options: &C::Options) -> Result<(Self::Sender, Self::Receiver), OpenError> {
         let (tx, rx) = C::pair(options)?;
-        if F::FLAW == Flaw::LeaksDescriptors {
-            std::mem::forget(fs::File::open("/dev/null"));
+        match F::FLAW {
+            Flaw::LeaksDescriptors => std::mem::forget(fs::File::open("/dev/null")),
+            Flaw::ChangesUmask => drop(rustix::process::umask(Mode::RWXU)),
+            _ => {}
         }
         Ok((BrokenEnd::new(tx), BrokenEnd::new(rx)))
     }
@@ -100,7 +138,7 @@ impl<C: Channel, F: Flawed> Channel for Broken<C, F> {
         if F::FLAW == Flaw::Steals {
             let _ = fs::remove_file(address.to_string());
         }
-        C::listen(address, options).map(|listener| BrokenListener(listener, PhantomData))
+        C::listen(address, options).map(|listener| BrokenListener(Some(listener), PhantomData))
     }
 
     fn connect(
@@ -114,13 +152,22 @@ impl<C: Channel, F: Flawed> Channel for Broken<C, F> {
 
 /// A listener of a [`Broken`] channel.
 #[derive(Debug)]
-pub struct BrokenListener<L, F>(L, PhantomData<F>);
+pub struct BrokenListener<L, F: Flawed>(Option<L>, PhantomData<F>);
+
+impl<L, F: Flawed> Drop for BrokenListener<L, F> {
+    fn drop(&mut self) {
+        if F::FLAW == Flaw::KeepsName {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
 
 impl<L: Listener, F: Flawed> Listener for BrokenListener<L, F> {
     type Receiver = BrokenEnd<L::Receiver, F>;
 
     fn accept(&mut self, wait: Wait) -> Result<Self::Receiver, OpenError> {
-        self.0.accept(wait).map(BrokenEnd::new)
+        let listener = self.0.as_mut().expect("there until the drop");
+        listener.accept(wait).map(BrokenEnd::new)
     }
 }
 
@@ -130,7 +177,7 @@ pub struct BrokenEnd<E, F> {
     end: E,
     /// How many messages this end has sent.
     sent: u64,
-    /// Only of the flaw that reorders: the message that waits for the next.
+    /// A message that waits for the next, or for the flawed moment.
     held: Option<Vec<u8>>,
     /// Only of the flaw that survives exec.
     _stray: Option<OwnedFd>,
@@ -149,6 +196,25 @@ impl<E, F: Flawed> BrokenEnd<E, F> {
             held: None,
             _stray: stray,
             flaw: PhantomData,
+        }
+    }
+
+    fn misstate(limits: Limits) -> Limits {
+        let longest = limits.max_message;
+        match F::FLAW {
+            Flaw::OverstatesLongest => Limits {
+                max_message: longest + 1,
+                ..limits
+            },
+            Flaw::UnderstatesLongest => Limits {
+                max_message: longest - 1,
+                ..limits
+            },
+            Flaw::MisstatesDepth => Limits {
+                depth_messages: Some(1),
+                ..limits
+            },
+            _ => limits,
         }
     }
 
@@ -183,6 +249,31 @@ impl<S: Sender, F: Flawed> Sender for BrokenEnd<S, F> {
                 let copy = std::hint::black_box(message.to_vec());
                 self.end.send_with(&copy, wait)?;
             }
+            Flaw::Buffers => {
+                if let Some(held) = self.held.replace(message.to_vec()) {
+                    self.end.send_with(&held, wait)?;
+                }
+                return Ok(());
+            }
+            Flaw::SendsLate => {
+                if wait == Wait::Forever
+                    && let Some(held) = self.held.take()
+                {
+                    self.end.send_with(&held, wait)?;
+                }
+                let sent = self.end.send_with(message, wait);
+                if matches!(sent, Err(SendError::TimedOut)) {
+                    self.held = Some(message.to_vec());
+                }
+                return sent;
+            }
+            Flaw::RaisesSignal => {
+                let sent = self.end.send_with(message, wait);
+                if matches!(sent, Err(SendError::Closed | SendError::PeerDied)) {
+                    kill_process(getpid(), Signal::PIPE).expect("kill");
+                }
+                return sent;
+            }
             _ => self.end.send_with(message, wait)?,
         }
         if !unlucky && let Some(held) = self.held.take() {
@@ -193,13 +284,49 @@ impl<S: Sender, F: Flawed> Sender for BrokenEnd<S, F> {
     }
 
     fn limits(&self) -> Limits {
-        self.end.limits()
+        Self::misstate(self.end.limits())
+    }
+}
+
+impl<R: Receiver, F: Flawed> BrokenEnd<R, F> {
+    /// Always one message ahead, and forgets it for the end that comes behind it.
+    fn recv_ahead(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        let message = match self.held.take() {
+            Some(held) => held,
+            None => {
+                let mut first = Vec::new();
+                self.end.recv_vec(&mut first, wait)?;
+                first
+            }
+        };
+        let mut next = Vec::new();
+        match self.end.recv_vec(&mut next, Wait::Never) {
+            Ok(()) => self.held = Some(next),
+            Err(RecvError::Closed) => return Err(RecvError::Closed),
+            Err(_) => {}
+        }
+        buffer[..message.len()].copy_from_slice(&message);
+        Ok(message.len())
     }
 }
 
 impl<R: Receiver, F: Flawed> Receiver for BrokenEnd<R, F> {
     fn recv_with(&mut self, buffer: &mut [u8], wait: Wait) -> Result<usize, RecvError> {
+        match F::FLAW {
+            Flaw::EndsEarly => return self.recv_ahead(buffer, wait),
+            Flaw::SleepsIn if matches!(wait, Wait::Until(_)) => {
+                let _ = poll([], wait);
+            }
+            _ => {}
+        }
         match self.end.recv_with(buffer, Self::shift(wait)) {
+            Err(RecvError::BufferTooSmall { needed }) if F::FLAW == Flaw::Forgets => {
+                self.end.recv_with(&mut vec![0; needed], wait)?;
+                Err(RecvError::BufferTooSmall { needed })
+            }
+            Err(RecvError::BufferTooSmall { needed }) if F::FLAW == Flaw::MisstatesNeed => {
+                Err(RecvError::BufferTooSmall { needed: needed + 1 })
+            }
             Err(RecvError::BufferTooSmall { needed }) if F::FLAW == Flaw::TruncatesSilently => {
                 let mut whole = vec![0; needed];
                 self.end.recv_with(&mut whole, wait)?;
@@ -215,7 +342,7 @@ impl<R: Receiver, F: Flawed> Receiver for BrokenEnd<R, F> {
     }
 
     fn limits(&self) -> Limits {
-        self.end.limits()
+        Self::misstate(self.end.limits())
     }
 }
 

@@ -5,6 +5,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
+use crate::procfs;
+
+/// A child that has ended with this code and waits to be waited for.
+pub(crate) fn ended_child(code: i32) -> Pid {
+    // SAFETY: the child makes one call, which ends it.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: ends the process, and nothing of it runs any more.
+        unsafe { libc::_exit(code) }
+    }
+    let pid = Pid::from_raw(child).filter(|_| child > 0).expect("fork");
+    procfs::until("a child to end", || {
+        procfs::state(child.unsigned_abs()) == Some('Z')
+    });
+    pid
+}
+
 /// Drops a forked child's copy of the value, waits for the child's end and gives the value back.
 pub(crate) fn dropped_in_a_child<T>(value: T) -> T {
     // SAFETY: the child runs destructors and leaves by _exit. It has only the calling thread, so a

@@ -19,6 +19,7 @@ pub mod consumers;
 pub mod death;
 pub mod ending;
 pub mod handoff;
+pub mod host;
 pub mod names;
 pub mod order;
 pub mod producers;
@@ -30,9 +31,11 @@ pub mod waiting;
 
 pub use allocations::{Counting, allocations_of};
 pub use broken::{
-    Allocates, Broken, BrokenEnd, BrokenListener, ComesEarly, DuplicatesOne, Flaw, Flawed,
-    HangsOnDeath, IgnoresDeadlines, LeaksDescriptors, LosesOne, NeverReady, Reorders, Steals,
-    SurvivesExec, Tears, TruncatesSilently,
+    Allocates, Broken, BrokenEnd, BrokenListener, Buffers, ChangesUmask, ComesEarly, DeclaresEmpty,
+    DuplicatesOne, EndsEarly, Flaw, Flawed, Forgets, HangsOnDeath, IgnoresDeadlines, KeepsName,
+    LeaksDescriptors, LosesOne, MisstatesDepth, MisstatesNeed, NeverReady, OverstatesLongest,
+    RaisesSignal, Reorders, SendsLate, SleepsIn, Steals, SurvivesExec, Tears, TruncatesSilently,
+    UnderstatesLongest,
 };
 pub use harness::with_patience;
 pub use in_process::{InProcess, InProcessOptions, InProcessReceiver, InProcessSender, Nowhere};

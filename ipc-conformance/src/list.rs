@@ -67,6 +67,7 @@ macro_rules! conformance_tests {
                 a_listener_whom_nobody_visits_times_out
                 a_visitor_finds_a_listener_by_name
                 a_visitor_waits_for_a_listener_that_comes_later
+                visitors_of_one_name_have_channels_of_their_own
                 a_name_that_was_closed_is_free_again
                 a_name_can_be_used_again_after_its_listener_was_killed
                 a_name_goes_on_after_its_visitor_was_killed
@@ -86,6 +87,10 @@ macro_rules! conformance_tests {
                 ends_that_cannot_leave_their_process_say_so
                 ends_work_from_other_threads
                 a_forked_copy_that_is_dropped_closes_nothing
+            }
+            host {
+                a_send_to_nobody_raises_no_signal
+                the_program_around_a_channel_is_left_alone
             }
             resources {
                 ten_thousand_channels_leave_nothing_behind

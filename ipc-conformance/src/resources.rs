@@ -98,14 +98,16 @@ fn check_arrived<C: Channel>(_case: Case, (tx, rx): (End<C::Sender>, End<C::Rece
     all_close_on_exec("ends that were handed over", &BTreeMap::new());
 }
 
-/// Lets `attempt` have no descriptor, then one, and so on until it succeeds, and once more.
-fn with_ever_more_descriptors(
+/// Lets `attempt` have no descriptor, then one, and so on until it succeeds, and once more. What
+/// `prepare` makes for it comes and goes while there are enough.
+fn with_ever_more_descriptors<T>(
     case: &Case,
     what: &str,
-    mut attempt: impl FnMut() -> Result<(), OpenError>,
+    mut prepare: impl FnMut() -> T,
+    mut attempt: impl FnMut(&mut T) -> Result<(), OpenError>,
 ) {
     // The first time may start a thread or open something for good.
-    attempt().unwrap_or_else(|error| panic!("{what}: {error}"));
+    attempt(&mut prepare()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let before = descriptors();
     let usual = getrlimit(Resource::Nofile);
     let scarce = Rlimit {
@@ -115,13 +117,15 @@ fn with_ever_more_descriptors(
     let mut succeeded = false;
     for free in 0..32 {
         case.step(&format!("making {what} with {free} descriptors free"));
+        let mut prepared = prepare();
         setrlimit(Resource::Nofile, scarce).expect("setrlimit");
         let mut fillers: Vec<fs::File> =
             std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
         fillers.truncate(fillers.len() - free);
-        let outcome = attempt();
+        let outcome = attempt(&mut prepared);
         drop(fillers);
         setrlimit(Resource::Nofile, usual).expect("setrlimit");
+        drop(prepared);
         none_are_left(&before);
         match outcome {
             Ok(()) if succeeded => return,
@@ -193,10 +197,6 @@ cases! {
                 .expect("somebody listens");
             let rx = listener.accept(Wait::at_most(std::time::Duration::from_secs(5)));
             drop((tx, rx.expect("a visitor is there"), listener));
-            if C::CAPABILITIES.retention == ipc_core::Retention::Storage {
-                // What is stored outlives all ends: it is for its owner to remove.
-                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
-            }
         };
         for _ in 0..5 {
             round();
@@ -225,14 +225,20 @@ cases! {
         let path = case.directory().join("name");
         let name: C::Address =
             path.to_str().expect("ASCII").parse().unwrap_or_else(|e| panic!("{e}"));
-        with_ever_more_descriptors(&case, "a pair", || C::pair(&options).map(drop));
-        with_ever_more_descriptors(&case, "a listener", || {
+        let nothing = || ();
+        with_ever_more_descriptors(&case, "a pair", nothing, |_| C::pair(&options).map(drop));
+        with_ever_more_descriptors(&case, "a listener", nothing, |_| {
             let listened = C::listen(&name, &options).map(drop);
             assert!(listened.is_ok() || !path.exists(), "a name without a listener is left");
-            if C::CAPABILITIES.retention == ipc_core::Retention::Storage {
-                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
-            }
             listened
+        });
+        let soon = || Wait::at_most(std::time::Duration::from_secs(5));
+        let connect = || C::connect(&name, &options, soon());
+        let listen = || C::listen(&name, &options).expect("the name is free");
+        with_ever_more_descriptors(&case, "a connection", listen, |_| connect().map(drop));
+        let visited = || (listen(), connect().expect("somebody listens"));
+        with_ever_more_descriptors(&case, "an accepted connection", visited, |(listener, _)| {
+            listener.accept(soon()).map(drop)
         });
     }
 

@@ -56,8 +56,12 @@ fn receive_only_x<C: ipc_core::Channel>(case: Case, (rx, _): (End<C::Receiver>, 
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
 }
 
-fn state_longest<C: ipc_core::Channel>(_case: Case, (rx, _): (End<C::Receiver>, ())) -> usize {
-    rx.into_inner().limits().max_message
+fn state_longest<C: ipc_core::Channel>(
+    _case: Case,
+    (tx, rx): (End<C::Sender>, End<C::Receiver>),
+) -> [usize; 2] {
+    let (tx, rx) = (tx.into_inner(), rx.into_inner());
+    [tx.limits().max_message, rx.limits().max_message]
 }
 
 cases! {
@@ -181,14 +185,15 @@ cases! {
         case.join(sender);
     }
 
-    /// And the receiver's buffer of that size is always enough.
+    /// Here, and in the process where they have gone.
     fn both_ends_state_the_same_longest_message(case) {
         let (tx, rx) = pair::<C>();
-        let here = rx.limits().max_message;
-        let receiver = case.start("receiver", state_longest::<C>, (End::new(rx), ()));
-        let there = case.join(receiver);
-        assert_eq!([here, there], [tx.limits().max_message; 2]);
-        assert!(tx.limits().max_message >= 8, "no mechanism carries less than a word");
+        let here = [tx.limits().max_message, rx.limits().max_message];
+        let ends = (End::new(tx), End::new(rx));
+        let elsewhere = case.start("both ends", state_longest::<C>, ends);
+        let there = case.join(elsewhere);
+        assert_eq!([here, there], [[here[0]; 2]; 2], "of sender and receiver");
+        assert!(here[0] >= 8, "no mechanism carries less than a word");
     }
 }
 

@@ -42,6 +42,7 @@ impl Storm {
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
         let thread = std::thread::spawn(move || {
+            block_all();
             while !ended.load(Ordering::Relaxed) {
                 // SAFETY: tgkill takes numbers only; the thread outlives the storm it made.
                 unsafe { libc::syscall(libc::SYS_tgkill, process, target, libc::SIGUSR1) };
@@ -59,6 +60,15 @@ impl Storm {
     pub fn caught() -> u64 {
         CAUGHT.load(Ordering::Relaxed)
     }
+}
+
+/// The storm's own thread takes no signals, those of channels neither.
+fn block_all() {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is filled in; the mask is this thread's own.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: a set that was filled in, and nowhere to put the old one.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 impl Drop for Storm {

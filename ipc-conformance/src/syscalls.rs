@@ -69,18 +69,9 @@ fn mark() {
     let _ = rustix::process::getppid();
 }
 
-/// Where [`step`] stops a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Before each system call. One at which a process is killed is not made.
-    Call,
-    /// Before each instruction, a system call being one. [`Counted::stop`] goes unnoticed.
-    Instruction,
-}
-
 /// Runs `run(probe, arguments)` in a process of its own and gives the number of system calls that
-/// its thread made between [`Probe::start`] and [`Counted::stop`]. Tracing slows each call down by
-/// some microseconds.
+/// its thread made between [`Probe::start`] and [`Counted::stop`], without those that read a
+/// clock. Tracing slows each call down by some microseconds.
 ///
 /// # Panics
 /// When the process cannot be traced, or dies, or does not come to its end.
@@ -89,21 +80,16 @@ where
     F: Target<(Probe, A), Output = ()>,
     A: Serialize + DeserializeOwned + 'static,
 {
-    let counted = step(Stop::Call, run, arguments, |_| ControlFlow::Continue(()));
+    let counted = step(run, arguments, |_| ControlFlow::Continue(()));
     counted.expect("nobody killed it")
 }
 
-/// As [`count`], and stops the thread on its way: `at` is called with the number of stops before, while
-/// the thread stands still, and `Break` kills its process there, by SIGKILL. `None` if it was killed.
+/// As [`count`], and stops the thread before each call: `at` gets the number of the calls before it, and
+/// `Break` kills the process there by SIGKILL, so that the call is not made. `None` if it was killed.
 ///
 /// # Panics
 /// As [`count`].
-pub fn step<F, A>(
-    stop: Stop,
-    run: F,
-    arguments: A,
-    mut at: impl FnMut(u64) -> ControlFlow<()>,
-) -> Option<u64>
+pub fn step<F, A>(run: F, arguments: A, mut at: impl FnMut(u64) -> ControlFlow<()>) -> Option<u64>
 where
     F: Target<(Probe, A), Output = ()>,
     A: Serialize + DeserializeOwned + 'static,
@@ -136,7 +122,6 @@ where
         .expect("the counted thread waits");
 
     let mut stops = None;
-    let mut resume = libc::PTRACE_SYSCALL;
     let total = loop {
         let status = wait_for(thread);
         assert!(
@@ -145,33 +130,28 @@ where
         );
         let signal = libc::WSTOPSIG(status);
         let mut deliver = 0;
-        let mut stopped = false;
         if signal == libc::SIGTRAP | SYSCALL_STOP {
             match (entered(thread), stops) {
-                (Some(libc::SYS_getppid), None) => {
-                    stops = Some(0);
-                    if stop == Stop::Instruction {
-                        resume = libc::PTRACE_SINGLESTEP;
-                    }
-                }
+                (Some(libc::SYS_getppid), None) => stops = Some(0),
                 (Some(libc::SYS_getppid), Some(total)) => break total,
-                (Some(_), Some(_)) => stopped = true,
+                // A reading of the clock is a call where the vDSO cannot serve it, vdso(7).
+                (Some(libc::SYS_clock_gettime), _) => {}
+                (Some(_), Some(before)) => {
+                    if at(before).is_break() {
+                        process.kill().expect("SIGKILL");
+                        // The process is not reported before its tracer reaped this thread, ptrace(2).
+                        while !libc::WIFSIGNALED(wait_for(thread)) {}
+                        let _ = process.wait();
+                        return None;
+                    }
+                    stops = Some(before + 1);
+                }
                 _ => {}
             }
-        } else if signal == libc::SIGTRAP && resume == libc::PTRACE_SINGLESTEP {
-            stopped = true;
         } else if status >> 16 == 0 {
             deliver = signal.unsigned_abs() as usize;
         }
-        if let (true, Some(before)) = (stopped, &mut stops) {
-            if at(*before).is_break() {
-                process.kill().expect("SIGKILL");
-                let _ = process.wait();
-                return None;
-            }
-            *before += 1;
-        }
-        ptrace(resume, thread, deliver);
+        ptrace(libc::PTRACE_SYSCALL, thread, deliver);
     };
     ptrace(libc::PTRACE_DETACH, thread, 0);
     process.join().expect("the counted process");

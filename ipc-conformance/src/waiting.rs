@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use ipc_core::{
-    BackPressure, Channel, End, Receiver as _, RecvError, SendError, Sender as _, Tunable as _,
-    Wait, WaitStrategy,
+    BackPressure, Channel, End, Limits, Receiver as _, RecvError, SendError, Sender as _,
+    Tunable as _, Wait, WaitStrategy,
 };
 
 use crate::board::{Gate, Ledger};
@@ -79,35 +79,84 @@ fn send_deadlines<C: Channel>(case: &Case, strategy: WaitStrategy) {
         return;
     }
     let (mut tx, rx) = small::<C>(strategy);
-    let held = case.hold("receiver", rx);
+    let (gate, ledger) = (Gate::new(), Ledger::new());
+    let arguments = (End::new(rx), gate.another(), ledger.another());
+    let receiver = case.start("receiver", receive_filled::<C>, arguments);
+    // Arrived: a channel may have no room while its receiver is on its way.
+    receiver.until_asleep();
     let length = longest(tx.limits()).min(64);
-    fill::<C>(&mut tx);
+    let count = fill::<C>(&mut tx);
+    ledger.set(0, count);
     for timeout in TIMEOUTS {
         case.step(&format!(
             "{strategy:?}: sending with a deadline in {timeout:?}"
         ));
         punctual("a send", timeout, |wait| {
-            let sent = tx.send_with(&content::message(0, length), wait);
+            let sent = tx.send_with(&content::message(count + 1, length), wait);
             assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
         });
     }
-    held.close(case);
+    gate.open();
+    case.step("sending what comes after sends that timed out");
+    tx.send(&content::message(count, length))
+        .expect("room comes");
+    drop(tx);
+    case.join(receiver);
 }
 
-fn receive_one<C: Channel>(case: Case, (rx, _): (End<C::Receiver>, ())) {
+/// Receives, when the gate opens, as many messages as the ledger says, one more and the end.
+fn receive_filled<C: Channel>(case: Case, (rx, gate, ledger): (End<C::Receiver>, Gate, Ledger)) {
     let mut rx = rx.into_inner();
-    case.step("receiving with no deadline");
+    case.step("waiting for the sends to time out");
+    gate.pass();
+    case.step("receiving what was sent before and after the sends that timed out");
+    drain::<C>(&mut rx, 0..ledger.get(0) + 1, Wait::Forever);
+    let end = rx.recv(&mut [0; 64]);
+    assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
+}
+
+/// With a deadline that nobody waits for, or with none.
+fn patiently(deadline: bool) -> Wait {
+    if deadline {
+        Wait::at_most(Duration::from_secs(3600))
+    } else {
+        Wait::Forever
+    }
+}
+
+fn receive_one<C: Channel>(case: Case, (rx, deadline): (End<C::Receiver>, bool)) {
+    let mut rx = rx.into_inner();
+    case.step("receiving");
     let mut buffer = [0; 64];
-    let got = rx.recv(&mut buffer).expect("a message");
+    let got = rx
+        .recv_with(&mut buffer, patiently(deadline))
+        .expect("a message");
     content::check(7, 8, &buffer[..got]).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
-fn send_one_more<C: Channel>(case: Case, (tx, number): (End<C::Sender>, u64)) {
+fn send_one_more<C: Channel>(case: Case, (tx, number, deadline): (End<C::Sender>, u64, bool)) {
     let mut tx = tx.into_inner();
     let length = longest(tx.limits()).min(64);
-    case.step("sending into a full channel with no deadline");
-    tx.send(&content::message(number, length))
+    case.step("sending into a full channel");
+    tx.send_with(&content::message(number, length), patiently(deadline))
         .expect("room comes");
+}
+
+/// No channel and no kernel charges more for a message than its bytes and this.
+const OVERHEAD_MOST: usize = 1 << 10;
+
+/// Messages of this length were the most that the channel took.
+fn is_the_stated_depth(limits: Limits, count: u64, length: usize) {
+    if let Some(depth) = limits.depth_messages {
+        assert_eq!(count, depth as u64, "the depth that the limits state");
+    }
+    if let Some(depth) = limits.depth_bytes {
+        let count = count as usize;
+        assert!(
+            count * length <= depth && depth < 2 * (count + 1) * (length + OVERHEAD_MOST),
+            "{count} messages of {length} B fit where the limits state a depth of {depth} B"
+        );
+    }
 }
 
 const ROUNDS: u64 = 3;
@@ -182,9 +231,7 @@ cases! {
             };
             assert!(count > 0, "full before the first message");
             if fills::<C>() {
-                if let Some(depth) = tx.limits().depth_messages {
-                    assert_eq!(count, depth as u64, "the depth that the limits state");
-                }
+                is_the_stated_depth(tx.limits(), count, length);
                 prompt("a full channel's answer", AT_ONCE, || {
                     let start = Instant::now();
                     let sent = tx.try_send(&content::message(count, length));
@@ -208,7 +255,7 @@ cases! {
         }
     }
 
-    /// On a full channel, where there is such a thing.
+    /// On a full channel, where there is such a thing; what timed out never arrives.
     fn a_send_deadline_is_neither_early_nor_late(case) {
         for strategy in STRATEGIES {
             send_deadlines::<C>(&case, strategy);
@@ -229,12 +276,13 @@ cases! {
         case.join(receiver);
     }
 
-    /// The message comes when the receiver is asleep in the kernel.
+    /// The message comes when the receiver is asleep in the kernel, with a deadline an hour off or
+    /// with none.
     fn a_sleeping_receiver_wakes_for_a_message(case) {
-        for strategy in STRATEGIES {
+        for (strategy, deadline) in STRATEGIES.into_iter().flat_map(|s| [(s, false), (s, true)]) {
             let options = C::Options::default().wait_strategy(strategy);
             let (mut tx, rx) = pair_with::<C>(&options);
-            let peer = case.start("receiver", receive_one::<C>, (End::new(rx), ()));
+            let peer = case.start("receiver", receive_one::<C>, (End::new(rx), deadline));
             case.step("waiting for the receiver to fall asleep");
             peer.until_asleep();
             case.step("sending to the sleeping receiver");
@@ -243,15 +291,16 @@ cases! {
         }
     }
 
-    /// Room comes when the sender is asleep in the kernel.
+    /// Room comes when the sender is asleep in the kernel, with a deadline an hour off or with none.
     fn a_sleeping_sender_wakes_for_room(case) {
         if !fills::<C>() {
             return;
         }
-        for strategy in STRATEGIES {
+        for (strategy, deadline) in STRATEGIES.into_iter().flat_map(|s| [(s, false), (s, true)]) {
             let (mut tx, mut rx) = small::<C>(strategy);
             let count = fill::<C>(&mut tx);
-            let peer = case.start("sender", send_one_more::<C>, (End::new(tx), count));
+            let arguments = (End::new(tx), count, deadline);
+            let peer = case.start("sender", send_one_more::<C>, arguments);
             case.step("waiting for the sender to fall asleep");
             peer.until_asleep();
             case.step("making room for the sleeping sender");

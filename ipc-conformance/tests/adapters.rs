@@ -249,6 +249,23 @@ async fn tasks_on_one_thread_wake_each_other() {
     ));
 }
 
+#[tokio::test]
+async fn an_end_that_is_always_ready_lets_other_tasks_run() {
+    const READY: u32 = 250;
+    let (mut tx, rx) = pair::<Reference>();
+    for number in 0..READY {
+        tx.try_send(&number.to_le_bytes()).unwrap();
+    }
+    let mut rx = Async::new(rx).unwrap();
+    let other = tokio::spawn(async {});
+    let mut received = 0;
+    while !other.is_finished() {
+        assert!(received < READY, "nobody else ran");
+        rx.recv(&mut [0; 4]).await.unwrap();
+        received += 1;
+    }
+}
+
 fn hold((_tx, rx): (End<ReferenceSender>, End<ReferenceReceiver>)) {
     // Until killed: its own sender is in the process that kills it.
     let _ = rx.into_inner().recv(&mut [0; 1]);

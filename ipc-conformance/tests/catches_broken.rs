@@ -6,10 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ipc_conformance::{
-    Allocates, Broken, ComesEarly, DuplicatesOne, HangsOnDeath, IgnoresDeadlines, InProcess,
-    LeaksDescriptors, LosesOne, NeverReady, Reference, Reorders, Steals, SurvivesExec, Tears,
-    TruncatesSilently, consumers, death, names, order, producers, readiness, resources, sizes,
-    waiting, with_patience,
+    Allocates, Broken, Buffers, ChangesUmask, ComesEarly, DeclaresEmpty, DuplicatesOne, EndsEarly,
+    Forgets, HangsOnDeath, IgnoresDeadlines, InProcess, KeepsName, LeaksDescriptors, LosesOne,
+    MisstatesDepth, MisstatesNeed, NeverReady, OverstatesLongest, RaisesSignal, Reference,
+    Reorders, SendsLate, SleepsIn, Steals, SurvivesExec, Tears, TruncatesSilently,
+    UnderstatesLongest, consumers, death, ending, host, names, order, producers, readiness,
+    resources, sizes, waiting, with_patience,
 };
 
 ipc_conformance::support!();
@@ -93,6 +95,48 @@ flaws! {
     a_descriptor_that_is_never_ready_is_caught: NeverReady of Reference,
         readiness::poll_tells_of_messages_room_and_the_end,
         "home: receiving when there is something (asleep, since ";
+    a_message_that_waits_for_the_next_is_caught: Buffers of Reference,
+        order::a_reply_follows_each_request,
+        "home: Block: asking from 0 on (asleep, since ";
+    a_message_that_is_lost_with_its_sender_is_caught: Buffers of Reference,
+        death::what_a_killed_sender_committed_arrives_before_its_death_is_told,
+        " committed, ";
+    an_end_before_the_last_message_is_caught: EndsEarly of Reference,
+        ending::the_end_comes_after_the_last_message_of_a_full_channel,
+        "instead of message ";
+    a_message_that_timed_out_and_arrives_is_caught: SendsLate of Reference,
+        waiting::a_send_deadline_is_neither_early_nor_late,
+        "is wrong from byte 0 on";
+    a_message_lost_to_a_small_buffer_is_caught: Forgets of Reference,
+        sizes::a_buffer_too_small_keeps_the_message,
+        "into a buffer of";
+    a_misstated_need_is_caught: MisstatesNeed of Reference,
+        sizes::a_buffer_too_small_keeps_the_message,
+        "into a buffer of";
+    a_limit_that_is_too_long_is_caught: OverstatesLongest of Reference,
+        sizes::the_longest_message_arrives_whole,
+        "message 0: the sender was closed";
+    a_limit_that_is_too_short_is_caught: UnderstatesLongest of Reference,
+        sizes::one_byte_more_than_the_longest_is_refused_and_nothing_is_sent,
+        " fit: Ok";
+    a_misstated_depth_is_caught: MisstatesDepth of Reference,
+        waiting::a_full_channel_says_so_at_once_and_loses_nothing,
+        "the depth that the limits state";
+    a_sleeper_that_wakes_at_its_deadline_only_is_caught: SleepsIn of Reference,
+        waiting::a_sleeping_receiver_wakes_for_a_message,
+        "receiver: receiving (asleep, since ";
+    a_name_that_is_kept_is_caught: KeepsName of Reference,
+        names::a_name_that_was_closed_is_free_again,
+        "it is free: NameInUse";
+    a_signal_for_a_send_to_nobody_is_caught: RaisesSignal of Reference,
+        host::a_send_to_nobody_raises_no_signal,
+        "home: sending to a receiver that closed (ended, since ";
+    a_changed_umask_is_caught: ChangesUmask of Reference,
+        host::the_program_around_a_channel_is_left_alone,
+        "after the use of channels, and before";
+    a_false_declaration_is_caught: DeclaresEmpty of Reference,
+        sizes::an_empty_message_is_carried_or_refused_as_declared,
+        "message 0: the sender was closed";
     a_message_that_one_of_several_senders_loses_is_caught: LosesOne of InProcess,
         producers::what_several_senders_send_arrives_once_whole_and_in_the_order_of_each,
         "the next message of sender ";

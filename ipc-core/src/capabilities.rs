@@ -102,8 +102,6 @@ pub enum Retention {
     Receiver,
     /// As long as any end is open, in whichever process.
     Object,
-    /// On storage, longer than all ends.
-    Storage,
 }
 
 /// Whether the ends can be watched with `poll(2)`.

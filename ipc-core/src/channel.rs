@@ -186,8 +186,9 @@ pub trait Listener {
     /// Waits for a sender to connect.
     ///
     /// # Errors
-    /// `NotFound` if none is there and `wait` is [`Wait::Never`], `TimedOut` at the deadline. A
-    /// stranger or a broken peer that knocks is turned away and does not end the wait.
+    /// `NotFound` if none is there and `wait` is [`Wait::Never`], `TimedOut` at the deadline,
+    /// `Limit` when descriptors run out. A stranger or a broken peer that knocks is turned away and
+    /// does not end the wait.
     fn accept(&mut self, wait: Wait) -> Result<Self::Receiver, OpenError>;
 }
 

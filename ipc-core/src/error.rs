@@ -26,17 +26,27 @@ impl fmt::Display for Limit {
     }
 }
 
+const OF_PROCESS: &str = "RLIMIT_NOFILE";
+const OF_SYSTEM: &str = "fs.file-max";
+
+impl OpenError {
+    /// Whether this process, or the whole system, may have no more descriptors.
+    pub(crate) fn is_lack_of_descriptors(&self) -> bool {
+        matches!(self, Self::Limit(limit) if [OF_PROCESS, OF_SYSTEM].contains(&limit.name))
+    }
+}
+
 impl Limit {
     /// The limit that every call which makes a descriptor may run into, if it is the reason.
     fn of_descriptors(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
             Errno::MFILE => Some(Self {
-                name: "RLIMIT_NOFILE",
+                name: OF_PROCESS,
                 value: getrlimit(Resource::Nofile).current,
                 advice: "close descriptors, or raise the limit (ulimit -n)",
             }),
             Errno::NFILE => Some(Self {
-                name: "fs.file-max",
+                name: OF_SYSTEM,
                 value: std::fs::read_to_string("/proc/sys/fs/file-max")
                     .ok()
                     .and_then(|text| text.trim().parse().ok()),

@@ -183,7 +183,8 @@ impl Lifeline {
     /// length beyond [`MAX_DATA`], truncated control data. What came is closed on every error.
     ///
     /// # Errors
-    /// `TimedOut`, `Untrusted`, `Incompatible`, or `Io` when the other end is gone.
+    /// `TimedOut`, `Untrusted`, `Incompatible`, `Limit` where this process may have no more
+    /// descriptors, or `Io` when the other end is gone.
     pub fn recv_parts(&self, wait: Wait) -> Result<Parts, OpenError> {
         let mut parts = Parts::default();
         let mut header = [0u8; HEADER];
@@ -255,11 +256,7 @@ impl Lifeline {
                 }
             }
             match got {
-                Ok(got) if got.flags.contains(ReturnFlags::CTRUNC) => {
-                    return Err(OpenError::Untrusted {
-                        what: "descriptors were cut off",
-                    });
-                }
+                Ok(got) if got.flags.contains(ReturnFlags::CTRUNC) => return Err(self.cut_off()),
                 Ok(got) if got.bytes == 0 => {
                     return Err(OpenError::io("recvmsg", io::ErrorKind::UnexpectedEof));
                 }
@@ -268,6 +265,17 @@ impl Lifeline {
                 Err(Errno::AGAIN) => self.sleep(Interest::Read, wait)?,
                 Err(error) => return Err(OpenError::io("recvmsg", error)),
             }
+        }
+    }
+
+    /// Why descriptors were cut off, asked while those that came are still open: this process may
+    /// have no more (`unix(7)` says so of `MSG_CTRUNC`), or the other side sent too many.
+    fn cut_off(&self) -> OpenError {
+        match rustix::io::fcntl_dupfd_cloexec(&self.socket, 0) {
+            Err(error) => OpenError::io("recvmsg", error),
+            Ok(_) => OpenError::Untrusted {
+                what: "descriptors were cut off",
+            },
         }
     }
 

@@ -10,7 +10,8 @@ pub struct Limits {
     /// Messages that fit before a sender has to wait, whatever their size; `None` when the
     /// mechanism counts bytes only.
     pub depth_messages: Option<usize>,
-    /// Bytes (headers included) that fit before a sender has to wait; `None` when the mechanism
-    /// counts messages only.
+    /// Bytes that fit at most before a sender has to wait, with what the mechanism and the kernel
+    /// put around each message, which is most of it where messages are short; `None` when the
+    /// mechanism counts messages only.
     pub depth_bytes: Option<usize>,
 }

@@ -78,9 +78,7 @@ impl<R: Handoff> RendezvousListener<R> {
 
 /// One visitor: its receiver, or why it was turned away.
 fn admit<R: Handoff>(kind: &str, visitor: OwnedFd, wait: Wait) -> Result<R, OpenError> {
-    let credentials = rustix::net::sockopt::socket_peercred(&visitor)
-        .map_err(|e| OpenError::io("getsockopt", e))?;
-    trust(credentials.uid.as_raw())?;
+    trust(visitor.as_fd())?;
     let line = Lifeline::from_fd(visitor)?;
     let greeting = line.recv_parts(wait)?;
     if greeting.data != kind.as_bytes() || !greeting.descriptors.is_empty() {
@@ -215,6 +213,8 @@ pub fn accept_one<R>(
                 match admit(visitor, Wait::Until(patience)) {
                     Ok(Admission::Admitted(admitted)) => return Ok(admitted),
                     Ok(Admission::NotYet(visitor)) => hall.enter(visitor),
+                    // It is not the visitor's fault, and the next would fare no better.
+                    Err(error) if error.is_lack_of_descriptors() => return Err(error),
                     Err(_) => {}
                 }
             }
@@ -383,15 +383,19 @@ fn try_connect(name: &Name) -> Result<OwnedFd, OpenError> {
         Err(Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN) => return Err(OpenError::NotFound),
         Err(error) => return Err(OpenError::io("connect", error)),
     };
-    let credentials = rustix::net::sockopt::socket_peercred(&socket)
-        .map_err(|e| OpenError::io("getsockopt", e))?;
-    trust(credentials.uid.as_raw())?;
+    trust(socket.as_fd())?;
     Ok(socket)
 }
 
-/// This user, or root, who can read everything anyway.
-fn trust(uid: u32) -> Result<(), OpenError> {
-    if uid == rustix::process::geteuid().as_raw() || uid == 0 {
+/// Refuses a Unix socket whose other side is another user's (SO_PEERCRED, `unix(7)`), unless that is root,
+/// who can read everything anyway.
+///
+/// # Errors
+/// `Untrusted`.
+pub fn trust(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
+    let peer = rustix::net::sockopt::socket_peercred(socket)
+        .map_err(|e| OpenError::io("getsockopt", e))?;
+    if peer.uid == rustix::process::geteuid() || peer.uid.is_root() {
         Ok(())
     } else {
         Err(OpenError::Untrusted {

@@ -14,7 +14,8 @@ use crate::{Limit, Pollable, Receiver, RecvError, SendError, Sender, Wait};
 
 /// An end whose calls are `async`.
 ///
-/// Cancellation is safe: a future that is dropped before it is done has sent nothing, or has taken
+/// A task that finds its end ready again and again lets the others run in between
+/// (`tokio::task::coop`). Cancellation is safe: a future that is dropped before it is done has sent nothing, or has taken
 /// nothing away, so that `tokio::select!` may drop it and call again.
 ///
 /// ```
@@ -81,6 +82,9 @@ impl<E: Pollable> Async<E> {
     ) -> Result<T, X> {
         let writable = matches!(self.end.interest(), Interest::Write);
         loop {
+            // Before an attempt, when nothing is lost by a drop: an end that is always ready would
+            // keep all other tasks of its thread from running.
+            ::tokio::task::coop::consume_budget().await;
             if let Some(outcome) = attempt(&mut self.end) {
                 return outcome;
             }

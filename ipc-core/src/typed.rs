@@ -25,7 +25,8 @@ pub struct TypedSender<T, S> {
 /// What arrives is input: a message that is no such value, or more than one, is an error and is
 /// consumed, and the next is read as usual. Its buffer grows to the longest message that arrives, at
 /// most to `limits().max_message`. A type whose elements take no bytes, such as `Vec<()>`, lets a
-/// peer claim any number of them: send none of that kind.
+/// peer claim any number of them: send none of that kind. One that contains itself, such as a tree, is
+/// decoded by recursion as deep as the message is long: let the channel's longest message be short.
 ///
 /// ```
 /// # fn read<R: ipc_core::Receiver>(receiver: R) -> Result<(), Box<dyn std::error::Error>> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use ipc_core::{OpenError, RecvError};
 
 use crate::images::{Image, Place, image, read};
-use crate::rigged::synced;
+use crate::sys::synced;
 use crate::{Log, Options};
 
 const NOW: u64 = 7;
@@ -44,7 +44,7 @@ fn options() -> Options {
 /// the bytes of each file that was synced itself, under names that were there when the directory
 /// was.
 fn settle(directory: &Path, before: &Image, now: &Image) -> Image {
-    let inodes = synced();
+    let inodes = synced::take();
     let inode = |path: &Path| fs::metadata(path).map(|file| file.ino()).unwrap_or(0);
     let names = if inodes.contains(&inode(directory)) {
         now
@@ -69,7 +69,7 @@ fn settle(directory: &Path, before: &Image, now: &Image) -> Image {
 fn play(place: &Place, script: &[Op]) -> Past {
     place.clear();
     let open = || Log::open_under(&place.log, &options(), NOW).expect("the log");
-    synced();
+    synced::take();
     let mut log = open();
     let mut past = Past {
         records: Vec::new(),

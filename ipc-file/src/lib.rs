@@ -24,8 +24,6 @@ mod options;
 mod receiver;
 mod record;
 mod recovery;
-#[cfg(test)]
-mod rigged;
 mod scan;
 mod segment;
 mod sender;

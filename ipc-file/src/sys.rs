@@ -272,7 +272,7 @@ pub(crate) fn coarse_millis() -> u64 {
 /// `fdatasync(2)`, once: after a failure the pages count as clean and a second call would lie.
 pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
     #[cfg(test)]
-    crate::rigged::note_sync(file);
+    synced::note(file);
     loop {
         match rustix::fs::fdatasync(file) {
             Err(Errno::INTR) => {}
@@ -284,7 +284,7 @@ pub(crate) fn sync_data(file: BorrowedFd<'_>) -> Result<(), Fault> {
 /// `fsync(2)`, for directories.
 pub(crate) fn sync_all(file: BorrowedFd<'_>) -> Result<(), Fault> {
     #[cfg(test)]
-    crate::rigged::note_sync(file);
+    synced::note(file);
     loop {
         match rustix::fs::fsync(file) {
             Err(Errno::INTR) => {}
@@ -317,17 +317,32 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<()
 pub(crate) fn write_within(file: BorrowedFd<'_>, bytes: &[u8], at: u64) -> Result<(), Fault> {
     let mut written = 0;
     while written < bytes.len() {
-        let rest = &bytes[written..];
-        #[cfg(test)]
-        let rest = match crate::rigged::allow_write(rest.len()) {
-            Ok(most) => &rest[..most],
-            Err(error) => return Err(Fault::storage("pwrite")(error)),
-        };
-        match rustix::io::pwrite(file, rest, at + written as u64) {
+        match rustix::io::pwrite(file, &bytes[written..], at + written as u64) {
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
             Err(error) => return Err(Fault::storage("pwrite")(error)),
         }
     }
     Ok(())
+}
+
+/// Which files this thread has synced, for the test of lost power.
+#[cfg(test)]
+pub(crate) mod synced {
+    use std::cell::RefCell;
+    use std::os::fd::BorrowedFd;
+
+    thread_local! {
+        static INODES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(file: BorrowedFd<'_>) {
+        let inode = rustix::fs::fstat(file).expect("an open file").st_ino;
+        INODES.with_borrow_mut(|inodes| inodes.push(inode));
+    }
+
+    /// The inodes since the last call.
+    pub(crate) fn take() -> Vec<u64> {
+        INODES.take()
+    }
 }

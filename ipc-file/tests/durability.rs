@@ -220,6 +220,42 @@ fn a_limit_that_was_lowered_meanwhile_is_an_error_and_no_signal() {
     assert_eq!((log.recovery().cut, log.next_sequence()), (0, 1));
 }
 
+/// A batch of several segments, whose first part cannot be written: the next attempt can.
+fn append_a_batch_below_the_limit(log: PathBuf, power_loss: bool) {
+    let durability = if power_loss {
+        Durability::PowerLoss
+    } else {
+        Durability::Process
+    };
+    let mut log = Log::open(log, &small().durability(durability)).expect("a log");
+    log.append(b"before").expect("room");
+    let usual = rustix::process::getrlimit(Resource::Fsize);
+    let low = Rlimit {
+        current: Some(100),
+        ..usual
+    };
+    rustix::process::setrlimit(Resource::Fsize, low).expect("a lower limit");
+    let batch = [IoSlice::new(&[7; 200]); 30];
+    let refused = log.append_batch(&batch);
+    assert!(matches!(refused, Err(SendError::Limit(_))), "{refused:?}");
+    rustix::process::setrlimit(Resource::Fsize, usual).expect("the usual limit");
+    assert_eq!(log.append_batch(&batch).expect("room"), 30);
+}
+
+#[test]
+fn a_batch_counts_what_is_in_the_log_and_nothing_that_could_not_be_written() {
+    for power_loss in [false, true] {
+        let scratch = Scratch::new();
+        let arguments = (scratch.path().to_owned(), power_loss);
+        let process = Process::new(append_a_batch_below_the_limit, arguments);
+        process.start().expect("a writer").join().expect("no fault");
+        let found = all(scratch.path());
+        assert_eq!(found[0], b"before");
+        assert!(found[1..].iter().all(|record| record == &[7; 200]));
+        assert_eq!(found.len(), 31, "of the log");
+    }
+}
+
 #[test]
 fn bytes_on_the_storage_are_what_a_reader_gets() {
     // Whatever the level, the file is the same.

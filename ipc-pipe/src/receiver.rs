@@ -1,7 +1,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use ipc_core::wait::{Interest, Stop, complete};
+use ipc_core::wait::{Interest, Sleep, Stop, complete};
 use ipc_core::{Custody, Flood, Limits, Pacer, Pollable, RecvError, Wait, Waiter};
 
 use crate::Options;
@@ -186,7 +186,7 @@ fn read_some(
 ) -> Result<usize, Stop> {
     let mut looks = false;
     complete(pipe.as_fd(), Interest::Read, waiter, wait, |sleep| {
-        if looks {
+        if looks && sleep == Sleep::Never {
             contend_less();
         }
         looks = true;

@@ -10,7 +10,6 @@ use crate::StartError;
 use crate::control::Control;
 use crate::spawn::{MARKER, signals, sys};
 pub(crate) use run::{EXIT_UNTOLD, Thread, obey, rehearsal, rehearse, serve};
-pub(crate) use settle::die_with_program;
 
 /// Deeper than any sensible tree of processes, shallow enough for any machine.
 const MAX_DEPTH: u32 = 32;

@@ -251,7 +251,8 @@ impl Pool {
     }
 
     /// Calls a function of one argument for each item and gives the results in the order of the
-    /// items. Items travel in chunks, see [`Batch::chunk_size`].
+    /// items. Items travel in chunks, see [`Batch::chunk_size`]; long ones, of which a few MiB are
+    /// ahead of the workers, are taken no faster than workers take them.
     ///
     /// # Errors
     /// The first item, in the order of the items, that has no result. The others are run all the

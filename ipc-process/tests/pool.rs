@@ -6,6 +6,7 @@ mod watchdog;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use common::{Fd, need_descriptors};
 use ipc_process::{Limits, Pool, StartMethod};
@@ -49,6 +50,35 @@ fn results_come_in_every_way() {
     let progress = pool.progress();
     assert_eq!(progress.completed, progress.total);
     pool.close().join();
+}
+
+#[test]
+fn long_items_are_taken_no_faster_than_workers_take_them() {
+    let _watchdog = watch();
+    const ITEMS: u64 = 40;
+    // Slower than items can be made, or there would be nothing to see.
+    let len = |item: Vec<u8>| {
+        let end = Instant::now() + Duration::from_millis(5);
+        while Instant::now() < end {}
+        item.len()
+    };
+    let pool = Pool::new(1).unwrap();
+    let mut most_ahead = 0;
+    let items = (0..ITEMS).map(|taken| {
+        most_ahead = most_ahead.max(taken - pool.progress().completed);
+        vec![1; 1 << 20]
+    });
+    let lens = pool.map(len, items).unwrap();
+    assert_eq!(lens.iter().sum::<usize>(), 40 << 20);
+    assert!(most_ahead < ITEMS / 2, "{most_ahead} items wait in memory");
+    // Who does not wait for results does not wait for workers either.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let waits = |end: Fd| File::from(end.0).read(&mut [0]).is_ok();
+    let busy = pool.apply_async(waits, (Fd(reader.into()),));
+    let job = pool.map_async(len, (0..ITEMS).map(|_| vec![1; 1 << 20]));
+    writer.write_all(b"!").unwrap();
+    assert!(busy.get().unwrap());
+    assert_eq!(job.get().unwrap().len(), 40);
 }
 
 #[test]

@@ -84,47 +84,6 @@ fn a_zygote_that_is_killed_is_replaced() {
     });
 }
 
-#[test]
-fn a_fork_that_was_stopped_while_it_waited_ends_with_its_program() {
-    fn program(says: Fd) {
-        zygote(|| (), ()).start().unwrap().join().unwrap();
-        let mut says = fs::File::from(says.0);
-        assert!(eventually(|| children_called("ipc-zygote").len() > 1));
-        for pid in children_called("ipc-zygote") {
-            writeln!(says, "{pid}").unwrap();
-        }
-        drop(says);
-        forever()
-    }
-    /// Without it the death of the program leaves an orphaned group, which the kernel wakes.
-    fn member(group: i32, says: Fd) {
-        rustix::process::setpgid(None, rustix::process::Pid::from_raw(group)).unwrap();
-        drop(says);
-        forever()
-    }
-    if lacks_own_proc() {
-        return;
-    }
-    let (mut said, says) = std::io::pipe().unwrap();
-    let process = Process::new(program, (Fd(says.into()),)).daemon(true);
-    let process = process.start().unwrap();
-    let mut pids = String::new();
-    said.read_to_string(&mut pids).unwrap();
-    let pids: Vec<u32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
-    let first = rustix::process::Pid::from_raw(pids[0].cast_signed());
-    let group = rustix::process::getpgid(first).unwrap();
-    let (mut joined, joins) = std::io::pipe().unwrap();
-    let member = Process::new(member, (group.as_raw_pid(), Fd(joins.into()))).daemon(true);
-    let _member = member.start().unwrap();
-    assert_eq!(joined.read(&mut [0]).unwrap(), 0);
-    let forks: Vec<_> = pids.into_iter().map(watch).collect();
-    for fork in &forks {
-        rustix::process::pidfd_send_signal(fork, rustix::process::Signal::STOP).unwrap();
-    }
-    drop(process);
-    assert!(forks.iter().all(ends));
-}
-
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Inherited {
     directory: PathBuf,

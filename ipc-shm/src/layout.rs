@@ -46,6 +46,27 @@
 //! sender stores the tail (release), for nobody but its successor, who goes on from there over the
 //! frames that may have been committed since. The receiver consumes a message by storing the head
 //! (release).
+//!
+//! **Sleep**: each end sleeps by `poll(2)` on the reading side of a pipe of its own, its doorbell. It
+//! stores its state with bit 0 and a new number, looks at the ring and at the peer's bit 1 once more,
+//! sleeps, reads out the pipe, and stores its state without bit 0. Who has published or closed loads the
+//! peer's state and, if bit 0 is set and the number is not the one it rang for last, writes one byte to the
+//! peer's doorbell. A full barrier stands between storing and looking on both sides. The sleeper makes
+//! it by `membarrier(2)` with `MEMBARRIER_CMD_GLOBAL_EXPEDITED`, which reaches the peer too if that
+//! process is registered by `MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED`; one that is not makes its own after
+//! publishing. A doorbell that hangs up without bit 1 is a peer that died.
+//!
+//! **Ends**: an end is four descriptors, those of the memory, the reading side of its own doorbell, and
+//! the writing and the reading side of its peer's, which it holds so that ringing is never a SIGPIPE; and
+//! two bytes, `S` or `R` for sender or receiver, and 0, 1 or 2 for blocking, spinning or adaptive waiting.
+//! A doorbell is made with `O_NONBLOCK`.
+//!
+//! **Names**: whoever has the sender connects to the listener's Unix stream socket and sends two packets:
+//! the three bytes `shm` without descriptors, then the receiver. A packet is the bytes `IPC1`, the number
+//! of descriptors in 4 bytes and that of bytes in 8, both little-endian, and the bytes. The descriptors
+//! come with its first byte (`SCM_RIGHTS`).
+//!
+//! `tests/peer.py` is such a program.
 
 #[cfg(not(all(target_pointer_width = "64", target_has_atomic = "64")))]
 compile_error!(

@@ -5,9 +5,13 @@
     reason = "signals have no safe API; the facts are those of the bare calls"
 )]
 
+mod common;
+
 use std::mem::{offset_of, zeroed};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr;
 
+use common::this_thread;
 use ipc_process::Process;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -36,15 +40,6 @@ fn block() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
 }
 
-/// A pidfd of the calling thread.
-fn this_thread() -> i32 {
-    let tid = rustix::thread::gettid().as_raw_nonzero().get();
-    // SAFETY: two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, libc::PIDFD_THREAD) };
-    assert!(fd >= 0, "PIDFD_THREAD needs Linux 6.9");
-    i32::try_from(fd).unwrap()
-}
-
 /// A siginfo of SI_QUEUE in which every word has its own value.
 fn info(first: u64) -> Words {
     let mut info: Words = std::array::from_fn(|word| first + word as u64);
@@ -54,9 +49,17 @@ fn info(first: u64) -> Words {
     info
 }
 
-fn queue(pidfd: i32, info: *const Words) -> i32 {
+fn queue(pidfd: &OwnedFd, info: *const Words) -> i32 {
     // SAFETY: null or 128 readable bytes.
-    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal(), info, 0) };
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal(),
+            info,
+            0,
+        )
+    };
     if done == 0 {
         0
     } else {
@@ -79,9 +82,12 @@ fn take() -> Option<Words> {
 #[test]
 fn forty_eight_bytes_of_a_siginfo_travel() {
     block();
+    let Some(thread) = this_thread() else {
+        return;
+    };
     assert_eq!(offset_of!(libc::siginfo_t, si_errno), 4);
     let sent = info(1000);
-    assert_eq!(queue(this_thread(), &raw const sent), 0);
+    assert_eq!(queue(&thread, &raw const sent), 0);
     let got = take().expect("it is there when the call returns");
     assert_eq!(got[0], sent[0], "number and si_errno");
     assert_eq!(got[3..6], sent[3..6], "si_value and the 16 bytes behind it");
@@ -91,9 +97,11 @@ fn forty_eight_bytes_of_a_siginfo_travel() {
 #[test]
 fn signals_of_one_number_keep_their_order() {
     block();
-    let pidfd = this_thread();
+    let Some(thread) = this_thread() else {
+        return;
+    };
     for first in 0..100 {
-        assert_eq!(queue(pidfd, &info(first)), 0);
+        assert_eq!(queue(&thread, &info(first)), 0);
     }
     for first in 0..100 {
         assert_eq!(take().unwrap()[3], first + 3);
@@ -104,8 +112,10 @@ fn signals_of_one_number_keep_their_order() {
 #[test]
 fn a_signal_to_a_thread_is_for_that_thread_alone() {
     block();
-    let pidfd = this_thread();
-    assert_eq!(queue(pidfd, &info(7)), 0);
+    let Some(thread) = this_thread() else {
+        return;
+    };
+    assert_eq!(queue(&thread, &info(7)), 0);
     std::thread::spawn(|| assert!(take().is_none()))
         .join()
         .unwrap();
@@ -115,33 +125,40 @@ fn a_signal_to_a_thread_is_for_that_thread_alone() {
 #[test]
 fn a_thread_that_ended_is_told_from_one_that_is_there() {
     block();
-    let pidfd = std::thread::spawn(|| {
+    let thread = std::thread::spawn(|| {
         block();
         this_thread()
-    })
-    .join()
-    .unwrap();
+    });
+    let Some(thread) = thread.join().unwrap() else {
+        return;
+    };
     // join returns a moment before the kernel is done with the thread.
-    let gone = (0..1_000_000).any(|_| queue(pidfd, &info(7)) == libc::ESRCH);
+    let gone = (0..1_000_000).any(|_| queue(&thread, &info(7)) == libc::ESRCH);
     assert!(gone);
 }
 
 #[test]
 fn a_signal_without_siginfo_is_not_of_si_queue() {
     block();
-    assert_eq!(queue(this_thread(), ptr::null()), 0);
+    let Some(thread) = this_thread() else {
+        return;
+    };
+    assert_eq!(queue(&thread, ptr::null()), 0);
     let got = take().unwrap();
     assert_ne!(got[1] as u32 as i32, libc::SI_QUEUE);
 }
 
 #[test]
 fn the_mask_of_a_waiting_thread_shows_the_signal_unblocked() {
+    if this_thread().is_none() {
+        return;
+    }
     let (told, tid) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
         block();
         told.send((
             rustix::thread::gettid().as_raw_nonzero().get(),
-            this_thread(),
+            this_thread().unwrap(),
         ))
         .unwrap();
         let (mut info, set): (Words, _) = ([0; 16], set());
@@ -159,7 +176,7 @@ fn the_mask_of_a_waiting_thread_shows_the_signal_unblocked() {
         u64::from_str_radix(mask.trim(), 16).unwrap() & bit == 0
     };
     assert!((0..1_000_000).any(|_| shows_unblocked()));
-    assert_eq!(queue(pidfd, &info(0)), 0);
+    assert_eq!(queue(&pidfd, &info(0)), 0);
     assert_eq!(waiter.join().unwrap(), signal());
 }
 
@@ -172,7 +189,7 @@ fn beyond_the_limit() -> (i32, Vec<(i32, u64)>) {
         maximum: Some(0),
     };
     setrlimit(Resource::Sigpending, none).unwrap();
-    let refused = queue(this_thread(), &info(7));
+    let refused = queue(&this_thread().unwrap(), &info(7));
     let own = rustix::process::getpid().as_raw_nonzero().get();
     for _ in 0..3 {
         // SAFETY: two integers.
@@ -184,6 +201,9 @@ fn beyond_the_limit() -> (i32, Vec<(i32, u64)>) {
 
 #[test]
 fn at_the_limit_a_queued_signal_is_refused_and_three_bare_ones_become_one_of_nobody() {
+    if this_thread().is_none() {
+        return;
+    }
     let outcome = Process::new(beyond_the_limit, ()).start().unwrap().join();
     assert_eq!(outcome.unwrap(), (libc::EAGAIN, vec![(libc::SI_USER, 0)]));
 }

@@ -1,6 +1,10 @@
 //! What is peculiar to signals, between real processes.
 
+mod common;
+
 use std::time::Duration;
+
+use common::{alone, this_thread};
 
 use ipc_core::{
     Channel, Handoff, OpenError, Receiver as _, RecvError, SendError, Sender as _, Wait,
@@ -34,24 +38,26 @@ fn count(mut receiver: Receiver, first: u64) -> u64 {
 
 #[test]
 fn several_channels_at_once_keep_apart() {
-    let mut ends = Vec::new();
-    for offset in 0..6u8 {
-        // In the test program others may use any of these: their numbers are taken in the child.
-        let (sender, receiver) = SignalQueue::pair(&Options::default()).unwrap();
-        let child = Process::new(count, (receiver, u64::from(offset) << 32))
-            .start()
-            .unwrap();
-        ends.push((sender, child, u64::from(offset) << 32));
-    }
-    for round in 0..3000 {
-        for (sender, _, first) in &mut ends {
-            sender.send(&(*first + round).to_ne_bytes()).unwrap();
+    alone(|| {
+        let mut ends = Vec::new();
+        for offset in 0..6u8 {
+            // In the test program others may use any of these: their numbers are taken in the child.
+            let (sender, receiver) = SignalQueue::pair(&Options::default()).unwrap();
+            let child = Process::new(count, (receiver, u64::from(offset) << 32))
+                .start()
+                .unwrap();
+            ends.push((sender, child, u64::from(offset) << 32));
         }
-    }
-    for (sender, child, _) in ends {
-        drop(sender);
-        assert_eq!(child.join().unwrap(), 3000);
-    }
+        for round in 0..3000 {
+            for (sender, _, first) in &mut ends {
+                sender.send(&(*first + round).to_ne_bytes()).unwrap();
+            }
+        }
+        for (sender, child, _) in ends {
+            drop(sender);
+            assert_eq!(child.join().unwrap(), 3000);
+        }
+    });
 }
 
 fn several_receivers(receivers: (Receiver, Receiver), rounds: u64) {
@@ -64,17 +70,19 @@ fn several_receivers(receivers: (Receiver, Receiver), rounds: u64) {
 
 #[test]
 fn one_process_receives_from_several_numbers() {
-    let (mut a, receiver_a) = SignalQueue::pair(&Options::default()).unwrap();
-    let (mut b, receiver_b) = SignalQueue::pair(&Options::default()).unwrap();
-    let receivers = (receiver_a, receiver_b);
-    let child = Process::new(several_receivers, (receivers, 2000))
-        .start()
-        .unwrap();
-    for round in 0..2000u64 {
-        b.send(&(round + 1_000_000).to_ne_bytes()).unwrap();
-        a.send(&round.to_ne_bytes()).unwrap();
-    }
-    child.join().unwrap();
+    alone(|| {
+        let (mut a, receiver_a) = SignalQueue::pair(&Options::default()).unwrap();
+        let (mut b, receiver_b) = SignalQueue::pair(&Options::default()).unwrap();
+        let receivers = (receiver_a, receiver_b);
+        let child = Process::new(several_receivers, (receivers, 2000))
+            .start()
+            .unwrap();
+        for round in 0..2000u64 {
+            b.send(&(round + 1_000_000).to_ne_bytes()).unwrap();
+            a.send(&round.to_ne_bytes()).unwrap();
+        }
+        child.join().unwrap();
+    });
 }
 
 /// At a limit of eight signals: the kernel says EAGAIN before the window is full.
@@ -167,13 +175,15 @@ fn survive_noise(mut receiver: Receiver) -> u64 {
 
 #[test]
 fn signals_of_strangers_are_noise() {
-    let (mut sender, receiver) = SignalQueue::pair(&Options::default()).unwrap();
-    let child = Process::new(survive_noise, (receiver,)).start().unwrap();
-    for round in 0..20u64 {
-        sender.send(&round.to_ne_bytes()).unwrap();
-    }
-    drop(sender);
-    assert_eq!(child.join().unwrap(), 20);
+    alone(|| {
+        let (mut sender, receiver) = SignalQueue::pair(&Options::default()).unwrap();
+        let child = Process::new(survive_noise, (receiver,)).start().unwrap();
+        for round in 0..20u64 {
+            sender.send(&round.to_ne_bytes()).unwrap();
+        }
+        drop(sender);
+        assert_eq!(child.join().unwrap(), 20);
+    });
 }
 
 /// In a process with a thread that blocks nothing; the receiver is opened in another such thread
@@ -194,6 +204,9 @@ fn among_threads(receiver: Receiver, mut ready: Sender) -> u64 {
 
 #[test]
 fn threads_that_do_not_block_the_signal_are_safe() {
+    if this_thread().is_none() {
+        return;
+    }
     let (mut sender, receiver) = SignalQueue::pair(&Options::default()).unwrap();
     let (ready, mut waits) = SignalQueue::pair(&Options::default()).unwrap();
     let child = Process::new(among_threads, (receiver, ready))
@@ -209,29 +222,33 @@ fn threads_that_do_not_block_the_signal_are_safe() {
 
 #[test]
 fn a_number_in_use_is_refused() {
-    let options = Options::default().signal(12);
-    let first = SignalQueue::pair(&options).unwrap();
-    assert!(matches!(
-        SignalQueue::pair(&options),
-        Err(OpenError::Limit(_))
-    ));
-    drop(first);
-    SignalQueue::pair(&options).unwrap();
-    let none = Options::default().signal(200);
-    assert!(matches!(
-        SignalQueue::pair(&none),
-        Err(OpenError::Invalid { .. })
-    ));
+    alone(|| {
+        let options = Options::default().signal(12);
+        let first = SignalQueue::pair(&options).unwrap();
+        assert!(matches!(
+            SignalQueue::pair(&options),
+            Err(OpenError::Limit(_))
+        ));
+        drop(first);
+        SignalQueue::pair(&options).unwrap();
+        let none = Options::default().signal(200);
+        assert!(matches!(
+            SignalQueue::pair(&none),
+            Err(OpenError::Invalid { .. })
+        ));
+    });
 }
 
 #[test]
 fn the_window_is_what_the_options_say() {
-    let (mut sender, mut receiver) = SignalQueue::pair(&Options::default().depth(8)).unwrap();
-    for round in 0..8u64 {
-        sender.try_send(&round.to_ne_bytes()).unwrap();
-    }
-    assert!(matches!(sender.try_send(b"x"), Err(SendError::Full)));
-    assert_eq!(number(&mut receiver).unwrap(), 0);
-    sender.send_with(b"x", Wait::at_most(PATIENCE)).unwrap();
-    assert_eq!(sender.limits().depth_messages, Some(8));
+    alone(|| {
+        let (mut sender, mut receiver) = SignalQueue::pair(&Options::default().depth(8)).unwrap();
+        for round in 0..8u64 {
+            sender.try_send(&round.to_ne_bytes()).unwrap();
+        }
+        assert!(matches!(sender.try_send(b"x"), Err(SendError::Full)));
+        assert_eq!(number(&mut receiver).unwrap(), 0);
+        sender.send_with(b"x", Wait::at_most(PATIENCE)).unwrap();
+        assert_eq!(sender.limits().depth_messages, Some(8));
+    });
 }

@@ -1,8 +1,6 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use ipc_core::OpenError;
-
 use crate::sys::{self, Transport};
 
 /// Who is at the other side of a Unix socket, as the kernel recorded it (SO_PEERCRED, `unix(7)`)
@@ -42,18 +40,4 @@ pub(crate) fn pidfd(socket: BorrowedFd<'_>, transport: Transport) -> io::Result<
         return Err(io::ErrorKind::Unsupported.into());
     }
     Ok(sys::peer_pidfd(socket)?)
-}
-
-/// Refuses everybody but this user and root, who can read everything anyway.
-pub(crate) fn trust(socket: BorrowedFd<'_>) -> Result<(), OpenError> {
-    let found =
-        sys::peer_credentials(socket).map_err(|error| OpenError::io("getsockopt", error))?;
-    let user = found.uid.as_raw();
-    if user == 0 || user == rustix::process::geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(OpenError::Untrusted {
-            what: "the process at the other side is another user's",
-        })
-    }
 }

@@ -89,7 +89,7 @@ mod tests {
     use ipc_core::Receiver as _;
 
     use super::*;
-    use crate::frame::{CHUNK, COMPLETE, long};
+    use crate::frame::{CHUNK, COMPLETE, Header};
     use crate::sys::Transport;
     use crate::{Options, Receiver};
 
@@ -97,7 +97,7 @@ mod tests {
     fn every_way_to_abandon_a_message_leaves_the_stream_in_step() {
         // From every offset into the message, the bytes owed lead back to a frame boundary.
         let len = CHUNK + 3;
-        let mut stream = long(len).to_vec();
+        let mut stream = Header::Long(len).encode().to_vec();
         stream.resize(HEADER + CHUNK, 9);
         stream.push(COMPLETE);
         stream.extend_from_slice(&[9; 3]);

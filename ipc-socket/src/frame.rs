@@ -53,22 +53,6 @@ pub(crate) enum Header {
     Fin,
 }
 
-/// The header of a message of at most [`WHOLE_MAX`] bytes.
-pub(crate) fn whole(length: usize) -> [u8; HEADER] {
-    header(WHOLE, length)
-}
-
-/// The header of a message of at most [`RIGHTS_MAX`] bytes with descriptors.
-pub(crate) fn rights(length: usize) -> [u8; HEADER] {
-    header(RIGHTS, length)
-}
-
-/// The header of a message in chunks.
-pub(crate) fn long(length: usize) -> [u8; HEADER] {
-    debug_assert!(length < LONG as usize, "checked against max_message before");
-    (LONG | length as u32).to_le_bytes()
-}
-
 fn header(kind: u8, length: usize) -> [u8; HEADER] {
     debug_assert!(length < 1 << 24, "lengths have three bytes");
     let [a, b, c, _] = (length as u32).to_le_bytes();
@@ -116,9 +100,12 @@ impl Header {
     /// As it stands in the stream.
     pub(crate) fn encode(self) -> [u8; HEADER] {
         match self {
-            Self::Whole(length) => whole(length),
-            Self::Rights(length) => rights(length),
-            Self::Long(length) => long(length),
+            Self::Whole(length) => header(WHOLE, length),
+            Self::Rights(length) => header(RIGHTS, length),
+            Self::Long(length) => {
+                debug_assert!(length < LONG as usize, "checked against max_message before");
+                (LONG | length as u32).to_le_bytes()
+            }
             Self::Fin => FIN,
         }
     }
@@ -278,7 +265,7 @@ mod tests {
         let mut frame = Vec::new();
         for run in Header::Long(length).runs(0) {
             match run {
-                Run::Header { .. } => frame.extend(long(length)),
+                Run::Header { .. } => frame.extend(Header::Long(length).encode()),
                 Run::Payload { from, to } => frame.resize(frame.len() + to - from, 7),
                 Run::Verdict => frame.push(*verdicts.next().unwrap()),
             }
@@ -290,19 +277,14 @@ mod tests {
     #[test]
     fn every_header_that_is_written_is_read_back() {
         for length in [0, 1, 255, 256, RIGHTS_MAX, WHOLE_MAX] {
-            assert_eq!(Header::decode(whole(length)), Some(Header::Whole(length)));
-            assert_eq!(Header::decode(long(length)), Some(Header::Long(length)));
-            let rights = Header::decode(rights(length));
-            assert_eq!(
-                rights,
-                (length <= RIGHTS_MAX).then_some(Header::Rights(length))
-            );
+            for header in [Header::Whole(length), Header::Long(length)] {
+                assert_eq!(Header::decode(header.encode()), Some(header));
+            }
+            let rights = Header::Rights(length);
+            let read = Header::decode(rights.encode());
+            assert_eq!(read, (length <= RIGHTS_MAX).then_some(rights));
         }
-        for length in [1 << 24, 1 << 30] {
-            assert_eq!(Header::decode(long(length)), Some(Header::Long(length)));
-        }
-        assert_eq!(Header::decode(FIN), Some(Header::Fin));
-        for header in [Header::Whole(7), Header::Rights(7), Header::Long(7)] {
+        for header in [Header::Long(1 << 24), Header::Long(1 << 30), Header::Fin] {
             assert_eq!(Header::decode(header.encode()), Some(header));
         }
     }
@@ -322,8 +304,14 @@ mod tests {
             }
         }
         assert!(matches!(read(&[255; 4]), Front::Corrupt { .. }));
-        assert!(matches!(read(&long(MAX + 1)), Front::Corrupt { .. }));
-        assert!(matches!(read(&long(MAX)), Front::Partial(Some(_))));
+        assert!(matches!(
+            read(&Header::Long(MAX + 1).encode()),
+            Front::Corrupt { .. }
+        ));
+        assert!(matches!(
+            read(&Header::Long(MAX).encode()),
+            Front::Partial(Some(_))
+        ));
     }
 
     #[test]

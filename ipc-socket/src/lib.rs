@@ -12,6 +12,7 @@ mod options;
 mod receiver;
 mod sender;
 mod sys;
+mod tcp;
 
 pub use channel::Socket;
 pub use credentials::Credentials;

@@ -9,7 +9,7 @@ use ipc_core::{Limit, SendError, Wait};
 use rustix::io::Errno;
 
 use crate::Sender;
-use crate::frame::{self, ABANDONED, CHUNK, COMPLETE, HEADER, Header, Run, WHOLE_MAX};
+use crate::frame::{ABANDONED, CHUNK, COMPLETE, HEADER, Header, Run, WHOLE_MAX};
 use crate::sender::COPY_MAX;
 use crate::sys;
 
@@ -31,7 +31,7 @@ static FILLER: [u8; CHUNK + 1] = [ABANDONED; CHUNK + 1];
 impl Abandoned {
     /// What it owes to the stream, lest the receiver take the next header for the rest of it.
     pub(crate) fn owed<'a>(&self, header: &'a mut [u8; HEADER]) -> [IoSlice<'a>; 2] {
-        *header = frame::long(self.len);
+        *header = Header::Long(self.len).encode();
         let header = header.get(self.done..).unwrap_or(&[]);
         let filler = self.end() - self.done - header.len();
         [IoSlice::new(header), IoSlice::new(&FILLER[..filler])]
@@ -107,7 +107,7 @@ impl Sender {
 
     /// Gives the kernel what stands at `done` of the frame and after it.
     fn push(&mut self, message: &[u8], done: usize, wait: Wait) -> Result<usize, Stop> {
-        let header = frame::long(message.len());
+        let header = Header::Long(message.len()).encode();
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let runs = Header::Long(message.len()).runs(done);

@@ -7,7 +7,7 @@ use ipc_core::{Custody, Limit, Limits, Pollable, SendError, Wait, Waiter};
 use rustix::io::Errno;
 
 use crate::farewell::{self, Gone};
-use crate::frame::{self, HEADER, Header, RIGHTS_MAX, WHOLE_MAX};
+use crate::frame::{HEADER, Header, RIGHTS_MAX, WHOLE_MAX};
 use crate::long::Abandoned;
 use crate::sys::{self, MAX_DESCRIPTORS, Transport};
 use crate::{Credentials, Options, credentials};
@@ -85,7 +85,7 @@ impl Sender {
         let max = RIGHTS_MAX.min(self.max_message);
         self.check(message.len(), max)?;
         self.settle(wait)?;
-        let header = frame::rights(message.len());
+        let header = Header::Rights(message.len()).encode();
         let count = [descriptors.len() as u8];
         let slices = [
             IoSlice::new(&header),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipc_conformance::{Scratch, Storm};
 use ipc_core::{Channel, Listener as _, OpenError, Receiver as _, Sender as _, Wait};
 use ipc_process::Process;
-use ipc_socket::{Address, Options, Socket};
+use ipc_socket::{Address, Listener, Options, Socket};
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 
 ipc_process::test_support!();
@@ -155,47 +155,51 @@ fn a_socket_that_is_open_to_all_is_not_trusted() {
 /// All of it, as a connector with the default options says it.
 const GREETING: &[u8] = b"IPCSOCK2\0\0\x10\0\0";
 
-fn say(visitor: &mut impl Write, words: &[u8]) {
-    visitor.write_all(words).unwrap();
-}
-
 #[test]
 fn visitors_that_say_half_a_greeting_delay_no_other_and_may_say_the_rest() {
     let scratch = Scratch::new();
     let options = Options::default();
     let [path, _] = addresses(&scratch);
-    let mut listener = Socket::listen(&path, &options).unwrap();
+    let listener = Socket::listen(&path, &options).unwrap();
     let visit = || UnixStream::connect(scratch.path().join("socket")).unwrap();
-    let mut halves: Vec<UnixStream> = (0..8).map(|_| visit()).collect();
+    hear_halves(listener, &path, visit);
+
+    let listener = Socket::listen(&"tcp:127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let port = listener.tcp_address().unwrap();
+    let address = format!("tcp:{port}").parse().unwrap();
+    hear_halves(listener, &address, || TcpStream::connect(port).unwrap());
+}
+
+fn hear_halves<V: Write>(mut listener: Listener, address: &Address, visit: impl Fn() -> V) {
+    let mut halves: Vec<V> = (0..8).map(|_| visit()).collect();
     for (number, half) in halves.iter_mut().enumerate() {
-        say(half, &GREETING[..=number]);
+        half.write_all(&GREETING[..=number]).unwrap();
     }
-    let mut tx = Socket::connect(&path, &options, Wait::at_most(SOON)).unwrap();
+    let mut tx = Socket::connect(address, &Options::default(), Wait::at_most(SOON)).unwrap();
     tx.send(b"polite").unwrap();
     let start = Instant::now();
     let mut rx = listener.accept(Wait::at_most(SOON)).unwrap();
     let took = start.elapsed();
-    assert!(took < Duration::from_millis(900), "not in turn: {took:?}");
+    assert!(took < Duration::from_millis(900), "in turn: {took:?}");
     assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 6);
 
     // More than once, because none is heard for longer than a second and this machine may be busy.
-    let accepted = (0..5).find_map(|_| {
-        let mut visitor = visit();
-        for piece in GREETING[..GREETING.len() - 1].chunks(5) {
-            say(&mut visitor, piece);
-            let early = listener.accept(Wait::at_most(Duration::from_millis(5)));
-            assert!(matches!(early, Err(OpenError::TimedOut)), "{early:?}");
-        }
-        say(&mut visitor, &GREETING[GREETING.len() - 1..]);
-        say(&mut visitor, b"\x05\0\0\0hello");
-        listener.accept(Wait::at_most(Duration::from_secs(2))).ok()
-    });
-    let mut rx = accepted.expect("it has said all");
-    assert_eq!(
-        rx.recv(&mut [0; 8]).unwrap(),
-        5,
-        "what came behind the greeting is kept"
-    );
+    let mut rx = (0..5)
+        .find_map(|_| {
+            let mut visitor = visit();
+            let (first, last) = GREETING.split_at(GREETING.len() - 1);
+            for piece in first.chunks(5) {
+                visitor.write_all(piece).ok()?;
+                let early = listener.accept(Wait::at_most(Duration::from_millis(5)));
+                assert!(matches!(early, Err(OpenError::TimedOut)), "{early:?}");
+            }
+            visitor.write_all(last).ok()?;
+            visitor.write_all(b"\x05\0\0\0hello").ok()?;
+            listener.accept(Wait::at_most(Duration::from_secs(2))).ok()
+        })
+        .expect("it has said all");
+    // What came behind the greeting is kept.
+    assert_eq!(rx.recv(&mut [0; 8]).unwrap(), 5);
 }
 
 /// Twenty connections by TCP, each by connectors that come before, while signals interrupt whatever waits.

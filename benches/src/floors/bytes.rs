@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
+use rustix::net::sockopt::{
+    set_socket_send_buffer_size, set_tcp_congestion, socket_send_buffer_size,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -170,7 +172,8 @@ impl Sockets for Unix {
 }
 
 /// TCP within this machine, each message sent at once, with the send buffer that the channel asks
-/// for: the kernel's own choice, of megabytes, is slower, since it leaves the caches.
+/// for: the kernel's own choice, of megabytes, is slower, since it leaves the caches. And with the channel's
+/// congestion control, since the one of some systems (BBR) is several times slower at 64 KiB.
 #[derive(Debug)]
 pub(crate) struct Tcp;
 
@@ -182,6 +185,8 @@ impl Sockets for Tcp {
         for stream in [&ours, &theirs] {
             stream.set_nodelay(true)?;
             set_socket_send_buffer_size(stream, spec.capacity())?;
+            // Refused where the system does not let this user choose, as it is to the channel.
+            let _ = set_tcp_congestion(stream, "reno");
         }
         Ok((ours.into(), theirs.into()))
     }

@@ -12,10 +12,14 @@ use crate::peer::Link;
 use crate::spec::{Side, Spec};
 use crate::workload::Port;
 
-/// A mailbox each way: a turn word and, in the same cache line, the message's number. A message
-/// of more than a line is copied into the lines behind it and out again, each into other lines than
-/// the one before, as in a ring: lines that the peer has just read are costly to write to. Round
-/// trips only: there is one turn.
+/// A row of cache lines each way. Each message goes into the next of them, the turn's number and the
+/// message's in one line, and is waited for there. A message of more than a line is copied into the
+/// lines behind it and out again. Round trips only: there is one turn.
+///
+/// They take turns as in a ring, and not only because lines that the peer has just read are costly to
+/// write to: what a line takes from core to core depends on its address, which chooses the part of the
+/// last level that keeps track of it. A single line is a throw of dice, by a factor of two on large
+/// processors.
 ///
 /// `SLEEP` waits on a futex at once; otherwise the line is watched without end.
 #[derive(Debug)]
@@ -34,25 +38,34 @@ pub(crate) struct Mailbox<const SLEEP: bool> {
 const IN_LINE: usize = 64;
 const NUMBER: usize = 8;
 
+/// Bytes of a place: the line, and what of a message lies behind it.
+fn place_len(size: usize) -> usize {
+    if size <= IN_LINE {
+        LINE
+    } else {
+        LINE + size.next_multiple_of(LINE)
+    }
+}
+
 impl<const SLEEP: bool> Mailbox<SLEEP> {
-    /// Where in a mailbox the message of this turn lies.
+    /// Where in a mailbox the line of this turn lies.
     #[inline]
     fn place(&self, turn: u32) -> usize {
-        LINE + (turn & self.places) as usize * self.size.next_multiple_of(LINE)
+        (turn & self.places) as usize * place_len(self.size)
     }
 }
 
 impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
     #[inline]
     fn send(&mut self, message: &[u8]) -> Outcome<()> {
-        if self.size <= IN_LINE {
-            self.region.write(self.output + NUMBER, &message[..NUMBER]);
-        } else {
-            self.region
-                .write(self.output + self.place(self.sent), message);
-        }
         self.sent = self.sent.wrapping_add(1);
-        let turn = self.region.word(self.output);
+        let line = self.output + self.place(self.sent);
+        if self.size <= IN_LINE {
+            self.region.write(line + NUMBER, &message[..NUMBER]);
+        } else {
+            self.region.write(line + LINE, message);
+        }
+        let turn = self.region.word(line);
         // A locked read-modify-write leaves the store buffer at once; a plain store lingers.
         // Release: the message is visible to whoever acquires this turn.
         turn.swap(self.sent, Ordering::AcqRel);
@@ -64,13 +77,17 @@ impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
 
     #[inline]
     fn recv(&mut self, buffer: &mut [u8]) -> Outcome<usize> {
-        let last = self.received;
-        self.received = last.wrapping_add(1);
-        let turn = self.region.word(self.input);
+        self.received = self.received.wrapping_add(1);
+        let line = self.input + self.place(self.received);
+        let turn = self.region.word(line);
         // Acquire: pairs with the swap of the sender.
-        while turn.load(Ordering::Acquire) != self.received {
+        loop {
+            let seen = turn.load(Ordering::Acquire);
+            if seen == self.received {
+                break;
+            }
             if SLEEP {
-                match futex::wait(turn, futex::Flags::empty(), last, None) {
+                match futex::wait(turn, futex::Flags::empty(), seen, None) {
                     Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -79,10 +96,9 @@ impl<const SLEEP: bool> Port for Mailbox<SLEEP> {
             }
         }
         if self.size <= IN_LINE {
-            self.region.read(self.input + NUMBER, &mut buffer[..NUMBER]);
+            self.region.read(line + NUMBER, &mut buffer[..NUMBER]);
         } else {
-            let from = self.input + self.place(last);
-            self.region.read(from, &mut buffer[..self.size]);
+            self.region.read(line + LINE, &mut buffer[..self.size]);
         }
         Ok(self.size)
     }
@@ -98,7 +114,7 @@ impl<const SLEEP: bool> LineLink<SLEEP> {
     }
 
     fn mailbox_bytes(spec: &Spec) -> usize {
-        LINE + Self::places(spec) * spec.size.next_multiple_of(LINE)
+        Self::places(spec) * place_len(spec.size)
     }
 }
 

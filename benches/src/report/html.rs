@@ -162,7 +162,7 @@ fn figure(page: &mut String, title: &str, x: &Axis, y: &Axis, series: &[Series])
     }
     let _ = write!(
         page,
-        "<figure><figcaption>{}</figcaption>{}</figure>",
+        "<figure><figcaption>{}</figcaption><div class=\"wide\">{}</div></figure>",
         escape(title),
         plot(title, x, y, series)
     );
@@ -208,8 +208,13 @@ fn style(row: &Row) -> Series {
         Some(_) => "16 4",
         None => "none",
     };
+    let place = if row.mechanism == "threads" {
+        " (in-process)"
+    } else {
+        ""
+    };
     Series {
-        label: row.label(),
+        label: row.label() + place,
         points: Vec::new(),
         dash,
         colour,
@@ -241,10 +246,10 @@ fn rate_axis(title: &'static str) -> Axis {
     }
 }
 
-/// One, two and five of each power of ten.
+/// The nine round values of each power of ten.
 fn decades(powers: Range<i32>, label: fn(f64) -> String) -> Vec<(f64, String)> {
     powers
-        .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)))
+        .flat_map(|power| (1..10).map(move |digit| f64::from(digit) * 10_f64.powi(power)))
         .map(|value| (value, label(value)))
         .collect()
 }
@@ -289,7 +294,7 @@ fn table(page: &mut String, machine: &Machine, block: &[&Row], open: &str) {
 }
 
 fn about(page: &mut String, machine: &Machine) {
-    page.push_str("<h2>Machine and limits</h2><table class=\"machine\">");
+    page.push_str("<h2>Machine and limits</h2><div class=\"wide\"><table class=\"machine\">");
     let fields = serde_json::to_value(machine).unwrap_or_default();
     for (name, value) in fields.as_object().into_iter().flatten() {
         if name == "limits" || value.is_null() {
@@ -322,5 +327,5 @@ fn about(page: &mut String, machine: &Machine) {
             escape(&limit.value)
         );
     }
-    page.push_str("</table>");
+    page.push_str("</table></div>");
 }

@@ -50,7 +50,7 @@ pub(crate) fn write(machine: &Machine, rows: &[Row], took: Duration) -> io::Resu
         ("figures.md", figures::render(machine, rows)),
     ];
     println!("{}", table::render(machine, rows));
-    println!("{}", table::ranking(rows));
+    println!("{}", table::wrapped_ranking(rows));
     for (name, text) in files {
         // Complete under another name first: a reader never sees half a report.
         let path = directory.join(name);

@@ -177,7 +177,7 @@ fn spread(mut places: Vec<f64>, top: f64, bottom: f64) -> Vec<f64> {
     places
 }
 
-/// The ticks within the range; where they would be many, those at powers of ten.
+/// The ticks within the range; where they would be many, those of one, two and five, or of one.
 fn shown(axis: &Axis, range: (f64, f64)) -> Vec<&(f64, String)> {
     const MANY: usize = 9;
     let (low, high) = range;
@@ -185,11 +185,18 @@ fn shown(axis: &Axis, range: (f64, f64)) -> Vec<&(f64, String)> {
     let mut within: Vec<_> = ticks
         .filter(|tick| (low..=high).contains(&(axis.place)(tick.0)))
         .collect();
-    if within.len() > MANY {
-        let is_power = |value: f64| (value.log10() - value.log10().round()).abs() < 1e-9;
-        within.retain(|tick| is_power(tick.0));
+    for digits in [&[1.0, 2.0, 5.0][..], &[1.0]] {
+        if within.len() > MANY {
+            within.retain(|tick| digits.iter().any(|&digit| begins_with(tick.0, digit)));
+        }
     }
     within
+}
+
+/// Whether it is this digit and zeros.
+fn begins_with(value: f64, digit: f64) -> bool {
+    let power = (value / digit).log10();
+    (power - power.round()).abs() < 1e-9
 }
 
 /// From the least to the greatest, with a little air; never empty.
@@ -213,7 +220,23 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE, spread};
+    use super::{Axis, LINE, shown, spread};
+
+    #[test]
+    fn a_narrow_axis_has_ticks_too() {
+        let axis = Axis {
+            title: "",
+            ticks: (1..100).map(|n| (f64::from(n), String::new())).collect(),
+            place: f64::log10,
+        };
+        let at = |low: f64, high: f64| -> Vec<u32> {
+            let ticks = shown(&axis, (low.log10(), high.log10()));
+            ticks.iter().map(|tick| tick.0 as u32).collect()
+        };
+        assert_eq!(at(31.5, 37.5), [32, 33, 34, 35, 36, 37]);
+        assert_eq!(at(4.5, 99.5), [5, 10, 20, 50]);
+        assert_eq!(at(0.9, 99.5), [1, 2, 5, 10, 20, 50]);
+    }
 
     #[test]
     fn names_make_room_for_each_other() {

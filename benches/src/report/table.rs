@@ -184,7 +184,7 @@ pub(super) fn where_at(placement: Placement, machine: &Machine) -> String {
     }
 }
 
-/// Who is first, and what it costs.
+/// Who is first, and what it costs: a line for each placement.
 pub(super) fn ranking(rows: &[Row]) -> String {
     if rows.iter().all(|row| row.workload.is_of_processes()) {
         return String::new();
@@ -193,12 +193,18 @@ pub(super) fn ranking(rows: &[Row]) -> String {
         .iter()
         .filter(|block| block[0].workload == Workload::Rtt && block[0].size == 64)
         .filter_map(|block| sentence(block))
-        .map(|sentence| wrap(&sentence, WIDTH, 2))
         .collect();
     if sentences.is_empty() {
         return "No two channels with a 64 B round trip were measured: nothing to rank.".into();
     }
     sentences.join("\n")
+}
+
+/// [`ranking`] for the terminal.
+pub(super) fn wrapped_ranking(rows: &[Row]) -> String {
+    let ranking = ranking(rows);
+    let lines: Vec<_> = ranking.lines().map(|line| wrap(line, WIDTH, 2)).collect();
+    lines.join("\n")
 }
 
 /// The best row of each mechanism, first to last.

@@ -17,11 +17,8 @@ pub(super) fn settle(start: &Start<'_>, descriptors: &mut Vec<OwnedFd>) -> Resul
         die_with_starter(descriptors)?;
     }
     if let Some(inherit) = &start.inherit {
-        set_parent_process_death_signal(start.daemon.then_some(Signal::KILL))
-            .map_err(refused("prctl"))?;
-        if start.daemon && getppid().is_none_or(|now| now.as_raw_pid() != start.parent) {
-            // The program died before the attribute was set: nobody would send the signal.
-            std::process::exit(super::run::EXIT_UNUSED);
+        if start.daemon {
+            die_with_parent(start.parent)?;
         }
         inherit_now(inherit, descriptors)?;
     }
@@ -43,13 +40,6 @@ pub(super) fn settle(start: &Start<'_>, descriptors: &mut Vec<OwnedFd>) -> Resul
     limits.apply().map_err(refused("setrlimit"))
 }
 
-/// For a fork that waits for orders: one that somebody stopped would not see its socket close. The
-/// thread that the signal is tied to is the supervisor, whose child [`Forker`](crate::spawn::Forker)
-/// makes it. Refused (seccomp), it is left to the socket.
-pub(crate) fn die_with_program() {
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-}
-
 fn refused(call: &'static str) -> impl Fn(Errno) -> Refusal {
     move |error| Refusal::new(call, error)
 }
@@ -64,6 +54,15 @@ fn die_with_starter(descriptors: &mut Vec<OwnedFd>) -> Result<(), Refusal> {
     let lifeline = LIFELINE.get_or_init(|| descriptors.remove(0));
     sys::die_at_hang_up(lifeline.as_fd()).map_err(refused("fcntl"))?;
     if poll([(lifeline.as_fd(), Interest::HangUp)], Wait::Never) == Ok(Polled::Ready) {
+        std::process::exit(super::run::EXIT_UNUSED);
+    }
+    Ok(())
+}
+
+fn die_with_parent(parent: i32) -> Result<(), Refusal> {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(refused("prctl"))?;
+    if getppid().is_none_or(|now| now.as_raw_pid() != parent) {
+        // The program died before the attribute was set: nobody would send the signal.
         std::process::exit(super::run::EXIT_UNUSED);
     }
     Ok(())

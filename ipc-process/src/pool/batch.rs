@@ -23,6 +23,10 @@ const LONG: usize = 1 << 20;
 const TASKS_TOGETHER: usize = 64;
 const BYTES_TOGETHER: usize = 64 * 1024;
 
+/// So many bytes of arguments a call that waits for its results keeps ahead of the workers: what a
+/// processor's cache holds, since memory that has left it takes as long to fetch as to copy.
+const BYTES_AHEAD: usize = 4 << 20;
+
 /// How many items travel together, and how many are under way: settings for the calls of a pool
 /// that take many items, from [`Pool::batch`].
 #[derive(Clone, Copy)]
@@ -71,7 +75,7 @@ impl<'p> Batch<'p> {
         F: Target<(A,)>,
         A: Serialize + DeserializeOwned + 'static,
     {
-        self.map_async(function, items).get()
+        self.starmap(function, items.into_iter().map(|item| (item,)))
     }
 
     /// As [`Pool::starmap`].
@@ -87,7 +91,7 @@ impl<'p> Batch<'p> {
         F: Target<T>,
         T: Serialize + DeserializeOwned + 'static,
     {
-        self.starmap_async(function, items).get()
+        self.submit(function, items, true).get()
     }
 
     /// As [`Pool::map_async`].
@@ -113,8 +117,23 @@ impl<'p> Batch<'p> {
         F: Target<T>,
         T: Serialize + DeserializeOwned + 'static,
     {
+        self.submit(function, items, false)
+    }
+
+    /// With `may_wait`, long items are taken no faster than workers take them.
+    fn submit<F, T>(
+        &self,
+        function: F,
+        items: impl IntoIterator<Item = T>,
+        may_wait: bool,
+    ) -> JobHandle<Vec<F::Output>, MapError>
+    where
+        F: Target<T>,
+        T: Serialize + DeserializeOwned + 'static,
+    {
         let shared = &self.pool.shared;
         let mut submission = Submission::new(shared, function);
+        submission.may_wait = may_wait;
         if shared.is_own() {
             let items = items.into_iter();
             match (self.chunk, items.size_hint()) {
@@ -197,6 +216,10 @@ pub(super) struct Submission {
     place: Option<u64>,
     /// The index of the next item.
     next: usize,
+    /// Bytes of arguments submitted so far.
+    bytes: usize,
+    /// Whether [`submit_all`](Self::submit_all) may wait for workers.
+    may_wait: bool,
 }
 
 impl Submission {
@@ -210,6 +233,8 @@ impl Submission {
             job: Job::new(true),
             place: place_of::<Mapped<F, T>, (Items<T>,)>(Mapped::new(function)),
             next: 0,
+            bytes: 0,
+            may_wait: false,
         }
     }
 
@@ -223,7 +248,17 @@ impl Submission {
         mut items: impl Iterator<Item = T>,
         chunk: usize,
     ) {
-        while self.submit_some(&mut items, chunk, chunk.saturating_mul(TASKS_TOGETHER)) {}
+        while self.submit_some(&mut items, chunk, chunk.saturating_mul(TASKS_TOGETHER)) {
+            if self.may_wait && self.bytes > BYTES_AHEAD {
+                let item = self.bytes.div_ceil(self.next.max(1));
+                // One that each worker has, and one that follows.
+                let least = 2 * self.shared.options.processes * chunk.min(LONG.div_ceil(item));
+                if let Some(ended) = self.next.checked_sub(least.max(BYTES_AHEAD / item)) {
+                    let wanted = Wanted::Ended(ended);
+                    self.shared.wait_for(&self.job, wanted, Wait::Forever);
+                }
+            }
+        }
     }
 
     /// Submits up to `most` items in chunks; false when there are no more.
@@ -277,6 +312,7 @@ impl Submission {
         }
         let count = next - first;
         self.next = next;
+        self.bytes += long;
         self.job.expect(count);
         self.shared.count(count);
         self.shared.with(|core| {

@@ -67,6 +67,8 @@ pub(super) enum Wanted {
     At(usize),
     /// Any task.
     Any,
+    /// The end of this many items, if there will be so many.
+    Ended(usize),
 }
 
 impl State {
@@ -88,6 +90,7 @@ impl State {
             Wanted::All => self.is_done(),
             Wanted::At(index) => self.outcomes.contains_key(&index),
             Wanted::Any => !self.outcomes.is_empty(),
+            Wanted::Ended(items) => self.resolved >= items || self.is_done(),
         }
     }
 }
@@ -204,7 +207,7 @@ impl Job {
         let mut state = self.state();
         match wanted {
             Wanted::At(index) => state.outcomes.remove_entry(&index),
-            Wanted::Any | Wanted::All => state.outcomes.pop_first(),
+            Wanted::Any | Wanted::All | Wanted::Ended(_) => state.outcomes.pop_first(),
         }
     }
 

@@ -66,7 +66,12 @@ pub(super) fn read(memfd: impl AsFd, len: usize) -> io::Result<Vec<u8>> {
     if len > MAX_MESSAGE || !usize::try_from(stat.st_size).is_ok_and(|size| len <= size) {
         return Err(bad("a long body is not as long as it is said to be"));
     }
-    let mut body = Vec::with_capacity(len);
+    // Twice as much as it takes, of which the rest is never touched: glibc keeps freed memory for the
+    // next body only up to twice the longest block that it has given back (mallopt(3)), and the
+    // value that is read out of this one is about as long again. Pages taken anew for each
+    // task cost more than all copying.
+    let room = if len <= KEEP { 2 * len } else { len };
+    let mut body = Vec::with_capacity(room);
     while body.len() < len {
         // From an offset of our own: a descriptor shares its position with its copies.
         let offset = body.len() as u64;

@@ -35,7 +35,6 @@ pub(crate) fn serve(control: Control) -> ! {
                 Ok(Forked::Child) => {
                     // What it keeps open is what its process has.
                     drop((control, ends));
-                    child::die_with_program();
                     child::obey(Control::from_fd(own_end), thread)
                 }
                 Ok(Forked::Parent(pid, pidfd)) => {
